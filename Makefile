@@ -1,0 +1,55 @@
+# make tutorial · test · lab · figures · results · address: each sets up what it needs on a fresh machine.
+PYTHON ?= python3
+VENV   := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+READY := $(VENV)/.installed
+
+.PHONY: tutorial test lab figures results save address clean help
+
+help:
+	@echo "make tutorial   run notebooks 00-06 and write pages to build/"
+	@echo "make test       run every test"
+	@echo "make lab        open JupyterLab at notebook 00"
+	@echo "make figures    draw figures/ again"
+	@echo "make save       run the notebooks and save their outputs in place"
+	@echo "make results    measure again what results/ holds (about an hour)"
+	@echo "make address [URL=https://github.com/you/fork]   write the repository's address into the notebooks"
+
+# pyproject.toml is the one list of dependencies: when it changes, they are installed again.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@echo "Installing into $(VENV) (PyTorch is large: this takes minutes on a slow line)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+tutorial: $(READY)
+	$(BIN)/python tools/notebooks.py tutorial
+
+# TQDM_DISABLE keeps progress bars out of the outputs that nbval compares.
+test: $(READY)
+	TQDM_DISABLE=1 $(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=600 \
+	  --nbval-sanitize-with=tests/nbval_sanitize.cfg --durations=8
+
+lab: $(READY)
+	$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb
+
+figures: $(READY)
+	$(BIN)/python figures/draw.py
+
+save: $(READY)
+	$(BIN)/python tools/notebooks.py save
+
+results: $(READY)
+	$(BIN)/python tools/measure.py
+
+address: $(READY)
+	$(BIN)/python tools/notebooks.py address $(URL)
+
+clean:
+	rm -rf build

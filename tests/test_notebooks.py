@@ -1,0 +1,189 @@
+"""What every notebook must be, read from the saved files alone. That the cells run is nbval's part (`make test`)."""
+
+import ast
+import inspect
+import json
+import re
+import statistics
+import textwrap
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from mixer_utils import model
+
+ROOT = Path(__file__).parent.parent
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = ["00_start_here", "01_patch_embedding", "02_token_mixing", "03_channel_mixing", "04_mlp_mixer",
+         "05_training", "06_evaluation"]  # fmt: skip
+SHOWN = {"01_patch_embedding": ["PatchEmbedding"], "03_channel_mixing": ["MlpBlock"],
+         "04_mlp_mixer": ["MixerBlock", "MlpMixer"]}  # fmt: skip
+
+every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def prose(path):
+    return "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+
+
+def tags(cell):
+    return set(cell.metadata.get("tags", []))
+
+
+def images(path):
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                yield output
+
+
+def test_the_series_is_complete_and_numbered_without_a_gap():
+    assert [path.stem for path in PATHS] == NAMES
+
+
+@every_notebook
+def test_a_notebook_is_valid_and_at_most_one_megabyte(path):
+    nbformat.validate(json.loads(path.read_text(encoding="utf-8")))
+    assert path.stat().st_size <= 1_000_000
+
+
+@every_notebook
+def test_it_was_run_from_the_first_cell_to_the_last(path):
+    assert [cell.execution_count for cell in code_cells(path)] == list(range(1, len(code_cells(path)) + 1))
+
+
+@every_notebook
+def test_no_widget_state_is_saved(path):
+    assert "widgets" not in read(path).metadata
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {}), cell.source
+
+
+@every_notebook
+def test_no_output_is_an_error_or_a_warning(path):
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", f"{cell.source}\nprinted to stderr: {output.get('text')}"
+
+
+@every_notebook
+def test_no_absolute_path_is_left(path):
+    folders = r"(?<![\w.:/])/(?:root|home|work|Users|tmp|opt|var)/[\w./-]+|[A-Z]:\\\\\w+"
+    assert not re.findall(folders, path.read_text(encoding="utf-8"))
+
+
+@every_notebook
+def test_only_known_tags_are_used(path):
+    for cell in code_cells(path):
+        assert tags(cell) <= {"nbval-ignore-output", "raises-exception"}, cell.source
+
+
+@every_notebook
+def test_at_least_four_fifths_of_the_printing_cells_are_compared(path):
+    printing = [cell for cell in code_cells(path) if cell.outputs]
+    compared = [cell for cell in printing if "nbval-ignore-output" not in tags(cell)]
+    assert len(compared) >= 0.8 * len(printing), f"{len(compared)} of {len(printing)}"
+
+
+@every_notebook
+def test_every_figure_says_what_it_shows(path):
+    for output in images(path):
+        alt = output.metadata["image/png"]["alt"]
+        assert len(alt.split()) >= 6, alt
+        assert not re.match(r"(an? )?(image|picture|figure|plot) of", alt, re.IGNORECASE), alt
+        assert output.data["text/plain"] == alt
+    for alt, _ in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", prose(path)):
+        assert alt.strip()
+
+
+def test_the_setup_cell_is_the_same_in_all_and_at_most_twelve_lines():
+    setups = {code_cells(path)[0].source for path in PATHS}
+    assert len(setups) == 1
+    (setup,) = setups
+    assert len(setup.splitlines()) <= 12
+    ast.parse(setup)  # plain Python, no magics
+
+
+@every_notebook
+def test_all_code_is_plain_python(path):
+    for cell in code_cells(path):
+        ast.parse(cell.source)
+
+
+@every_notebook
+def test_links_between_notebooks_and_to_files_resolve(path):
+    for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)[^)]*\)", prose(path)):
+        assert (path.parent / target).is_file(), target
+
+
+@every_notebook
+def test_it_opens_itself_in_colab_from_the_address_in_pyproject(path):
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    name = stated.removeprefix("https://github.com/")
+    assert f"https://colab.research.google.com/github/{name}/blob/main/notebooks/{path.name}" in prose(path)
+    assert f'address = "{stated}"' in code_cells(path)[0].source
+
+
+@every_notebook
+def test_it_leads_to_its_neighbours(path):
+    at = PATHS.index(path)
+    for neighbour in PATHS[at + 1 : at + 2] + PATHS[max(0, at - 1) : at]:
+        if neighbour.stem != "00_start_here":
+            assert neighbour.name in prose(path)
+
+
+@every_notebook
+def test_cells_are_short_and_there_is_enough_to_read(path):
+    lengths = [len(cell.source.splitlines()) for cell in code_cells(path)[1:]]
+    limit = 60 if path.stem == "04_mlp_mixer" else 30  # 04 shows MlpMixer whole, once
+    assert max(lengths) <= limit
+    assert statistics.median(lengths) <= 9
+    assert 20 <= len(lengths) + 1 <= 48
+    assert 800 <= len(prose(path).split()) <= 3500
+
+
+@every_notebook
+def test_it_asks_before_it_tells_and_ends_with_exercises(path):
+    sources = [cell.source for cell in code_cells(path)]
+    assert any(source.startswith("prediction = None") for source in sources)
+    number = path.stem[:2]
+    headings = re.findall(rf"### Exercise {number}\.(\d) · (★+☆*) · \d+ minutes", prose(path))
+    assert len(headings) >= 3
+    checks = [source for source in sources if source.startswith(f'check("{number}.')]
+    assert len(checks) >= 2
+    for cell in code_cells(path):
+        if cell.source.startswith("check("):
+            assert "not yet" in cell.outputs[0].text
+
+
+class WithoutDocstrings(ast.NodeTransformer):
+    def visit(self, node):
+        self.generic_visit(node)
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = body[1:]
+        return node
+
+
+def tree(source):
+    return ast.dump(WithoutDocstrings().visit(ast.parse(textwrap.dedent(source))))
+
+
+@pytest.mark.parametrize("name, shown", [(name, shown) for name, classes in SHOWN.items() for shown in classes])
+def test_a_class_shown_in_a_notebook_is_the_package_s_class(name, shown):
+    cells = code_cells(ROOT / "notebooks" / f"{name}.ipynb")
+    (cell,) = [cell for cell in cells if re.search(rf"^class {shown}\(", cell.source, re.MULTILINE)]
+    (found,) = [node for node in ast.parse(cell.source).body if isinstance(node, ast.ClassDef) and node.name == shown]
+    assert tree(ast.unparse(found)) == tree(inspect.getsource(getattr(model, shown)))

@@ -1,0 +1,181 @@
+"""What the project says about itself must be true: its dependencies, its address, and every measured number in prose."""
+
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+import mixer_utils
+from mixer_utils import CONFIGS, RECIPES
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = sorted((ROOT / "results").glob("*.json"))
+
+
+def prose_of_everything():
+    yield "README.md", README
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        yield path.name, "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+# A measured number carries where it comes from in a comment that no reader sees: `98.9 %<!-- results/x.json a.b -->`.
+# The numbers of others are marked `<!-- paper -->` or `<!-- issue -->`.
+NUMBER = re.compile(
+    r"(?P<number>\d[\d,]*(?:\.\d+)?)(?P<percent> %)?(?P<unit> \w+)?<!-- (?P<source>\S+) ?(?P<key>\S*)[^>]*-->"
+)
+QUOTED = [(where, found) for where, text in prose_of_everything() for found in NUMBER.finditer(text)]
+
+
+def look_up(source, key):
+    value = json.loads((ROOT / source).read_text(encoding="utf-8"))
+    for part in key.split("|"):
+        value = value[int(part)] if isinstance(value, list) else value[part]
+    return value
+
+
+@pytest.mark.parametrize("where, found", [(w, f) for w, f in QUOTED if f["source"].startswith("results/")],
+                         ids=lambda part: part if isinstance(part, str) else part["key"])  # fmt: skip
+def test_a_number_in_prose_is_the_measured_one(where, found):
+    digits = len(found["number"].partition(".")[2])
+    measured = look_up(found["source"], found["key"]) * (100 if found["percent"] else 1)
+    assert f"{measured:,.{digits}f}" == found["number"]
+
+
+@pytest.mark.parametrize("where, text", prose_of_everything(), ids=lambda part: part[:24])
+def test_no_percentage_with_decimals_is_without_a_source(where, text):
+    assert [text[m.start() - 40 : m.end() + 20] for m in re.finditer(r"\d\.\d+ ?%(?!<!-- )", text)] == []
+
+
+def test_readme_quotes_measured_numbers():
+    assert sum(where == "README.md" and found["source"].startswith("results/") for where, found in QUOTED) >= 6
+
+
+def test_the_minute_recipe_beats_98_34_percent_with_each_of_five_seeds_within_sixty_seconds():
+    runs = json.loads((ROOT / "results" / "minute.json").read_text())["runs"]
+    assert [run["seed"] for run in runs] == [0, 1, 2, 3, 4]
+    assert all(run["metrics"]["accuracy"] >= 0.9834 for run in runs)
+    assert all(run["metrics"]["train_seconds"] <= 60 for run in runs)
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_result_says_how_when_and_where_it_was_measured(path):
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert {"command", "device", "date", "seeds", "versions"} <= set(found)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["date"])
+    script = found["command"].split()[1]
+    assert (ROOT / script).is_file()
+
+
+@pytest.mark.parametrize("name", ["minute", "baselines", "choices"])
+def test_results_were_measured_with_today_s_recipe(name):
+    found = json.loads((ROOT / "results" / f"{name}.json").read_text())
+    recipe = found["recipe"] if "recipe" in found else mixer_utils.load_pretrained("mnist").about["recipe"]
+    assert recipe == vars(RECIPES["minute"])
+
+
+def test_readme_s_confusion_matrix_and_per_class_lines_are_the_shipped_model_s():
+    metrics = look_up("results/pretrained-mnist.json", "metrics")
+    for name, row in zip("0123456789", metrics["confusion_matrix"], strict=True):
+        assert f"| **{name}** | {' | '.join(map(str, row))} |" in README
+    for row in metrics["per_class"]:
+        scores = " | ".join(f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))
+        assert f"| {row['name']} | {scores} | {row['support']} |" in README
+
+
+def test_the_dependencies_are_the_agreed_ones_with_lower_bounds_alone():
+    names = [re.match(r"[\w-]+", line).group() for line in PROJECT["dependencies"]]
+    assert set(names) == {"torch", "torchvision", "numpy", "matplotlib", "seaborn", "scikit-learn", "jupyter", "nbval",
+                          "ipywidgets", "tqdm", "safetensors"}  # fmt: skip
+    assert all(re.fullmatch(r"[\w-]+>=[\d.]+", line) for line in PROJECT["dependencies"])
+
+
+def test_environment_yml_takes_everything_from_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, last = environment["dependencies"]
+    assert conda == [f"python{PROJECT['requires-python']},<3.14", "pip"]
+    assert last == {"pip": ["-e .[dev]"]}
+    assert environment["name"] == PROJECT["name"]
+
+
+def test_every_import_of_the_package_is_a_declared_dependency():
+    declared = {re.match(r"[\w-]+", line).group() for line in PROJECT["dependencies"]}
+    imported = set()
+    for path in (ROOT / "mixer_utils").rglob("*.py"):
+        imported |= set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    imported -= set(sys.stdlib_module_names) | {"mixer_utils"}
+    assert {name.replace("sklearn", "scikit-learn") for name in imported} <= declared
+
+
+def test_the_address_is_the_same_everywhere():
+    address = PROJECT["urls"]["Repository"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["repository-code"] == address
+    assert set(re.findall(r"https://github\.com/[\w-]+/mlp-mixer-tutorial", README)) <= {address}
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert mixer_utils.__version__ == PROJECT["version"] == citation["version"]
+
+
+def test_links_and_pictures_in_the_readme_exist():
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", README)
+    assert targets
+    for target in targets:
+        assert (ROOT / target).exists(), target
+
+
+def test_readme_names_every_command_of_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ["tutorial", "test", "lab", "figures"]:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+        assert f"make {target}" in README
+
+
+def test_figures_are_what_draw_py_draws(tmp_path):
+    subprocess.run([sys.executable, ROOT / "figures" / "draw.py", tmp_path], check=True, capture_output=True)
+    drawn = sorted(path.name for path in tmp_path.glob("*.svg"))
+    assert drawn == ["architecture.svg", "confusion_matrix.svg", "curves.svg", "mixer_layer.svg", "mlp_block.svg",
+                     "patch_embedding.svg"]  # fmt: skip
+    for name in drawn:
+        kept = (ROOT / "figures" / name).read_text(encoding="utf-8")
+        assert "<title>" in kept and "<desc>" in kept
+        # Letters are drawn as paths, whose last digits depend on the version of FreeType: the words are compared.
+        words = re.compile(r"<desc>(.*?)</desc>", re.DOTALL)
+        assert words.findall(kept) == words.findall((tmp_path / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["mixer_utils", *(f"mixer_utils.{m}" for m in (
+    "model", "data", "training", "evaluation", "checkpoints", "plotting", "diagrams", "notebook", "baselines"))])  # fmt: skip
+def test_public_names_have_docstrings(name):
+    module = importlib.import_module(name)
+    assert module.__doc__
+    for public, thing in vars(module).items():
+        if (inspect.isfunction(thing) or inspect.isclass(thing)) and thing.__module__ == name and public[0] != "_":
+            assert thing.__doc__ or public in {"append", "as_picture"}, f"{name}.{public}"
+
+
+def test_inside_the_package_arrows_go_one_way():
+    order = ["data", "model", "checkpoints", "training", "evaluation", "plotting", "diagrams", "notebook"]
+    for at, name in enumerate(order):
+        source = (ROOT / "mixer_utils" / f"{name}.py").read_text(encoding="utf-8")
+        used = set(re.findall(r"from mixer_utils\.(\w+) import", source))
+        assert used <= set(order[:at]), f"{name} imports {used}"
+    assert "mixer_utils" not in re.sub(
+        r'""".*?"""', "", (ROOT / "mixer_utils" / "data.py").read_text(), flags=re.DOTALL
+    )
+
+
+def test_the_paper_s_seven_configurations_and_no_other_of_its_names_are_offered():
+    assert [name for name in CONFIGS if not name.startswith("mnist")] == [
+        "S/32", "S/16", "B/32", "B/16", "L/32", "L/16", "H/14"]  # fmt: skip
