@@ -2,8 +2,8 @@
 
 Raw files are looked for in the data folder first (``MIXER_DATA``; by default ``data/`` in this repository, or in the
 current folder where the package is installed without one), then downloaded, unless ``MIXER_DOWNLOAD=0``. Every raw file
-is checked by MD5 before it is used, arrives under a temporary name and is renamed when whole: a download cut off half-way
-leaves nothing behind.
+is checked by MD5 before it is used, arrives under a temporary name and is renamed when whole: a download cut off
+half-way leaves nothing behind.
 """
 
 import dataclasses

@@ -48,9 +48,8 @@ class Report:
         mean = {"name": "macro mean", "precision": self.precision, "recall": self.recall, "f1": self.f1,
                 "support": len(self.labels)}  # fmt: skip
         for row in [*self.per_class, mean]:
-            lines.append(
-                f"{row['name']:{width}}  {row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1']:6.4f}  {row['support']:6d}"
-            )
+            scores = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1']:6.4f}"
+            lines.append(f"{row['name']:{width}}  {scores}  {row['support']:6d}")
         return "\n".join([*lines, f"accuracy {self.accuracy:.2%}, loss {self.loss:.4f} nats"])
 
 

@@ -14,10 +14,10 @@ def start(seed=0):
     torch.manual_seed(seed)
     device = pick_device()
     if device.type == "cpu":
-        where, minutes = f"CPU, {torch.get_num_threads()} threads", "about a minute a notebook; 05: 4, 06: 3"
+        where, minutes = f"CPU x {torch.get_num_threads()}", "expect 1 min (05: 4, 06: 3)"
     else:
         where = torch.cuda.get_device_name() if device.type == "cuda" else "Apple GPU"
-        minutes = "about a minute a notebook"
+        minutes = "expect 1 min"
     precision = "bfloat16" if gains_from_bf16(device) else "float32"
     version, python = torch.__version__.split("+")[0], ".".join(map(str, sys.version_info[:2]))
     print(f"mixer_utils {__version__} · torch {version} · Python {python} · {where}, {precision} · {minutes}")
@@ -48,3 +48,9 @@ def claim(text, holds, data=None, only_on="mnist"):
     print(f"{text}: {bool(holds)}")
     if not holds:
         raise AssertionError(f"This was expected to hold and does not: {text}.")
+
+
+def verdict(prediction, answer):
+    """Print the number of the measured answer and whether it was predicted; ``prediction`` None means no guess."""
+    guess = "" if prediction is None else ", as you predicted" if prediction == answer else f", not {prediction}"
+    print(f"Measured: {answer}{guess}.")

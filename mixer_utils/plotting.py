@@ -84,7 +84,7 @@ def plot_matrix(matrix, title="", x="", y="", numbers=False, size=(4, 3.4), alt=
 
 
 def plot_maps(maps, titles=None, columns=12, size=0.7, shared_scale=True, alt=""):
-    """Small signed maps (N, h, w) in a grid, such as filters or mixing weights; one colour scale for all, or one each."""
+    """Small signed maps (N, h, w) in a grid, as filters or mixing weights; one colour scale for all, or one each."""
     maps = np.asarray(maps)
     rows = -(-len(maps) // columns)
     columns = min(columns, len(maps))
@@ -106,9 +106,9 @@ def plot_maps(maps, titles=None, columns=12, size=0.7, shared_scale=True, alt=""
 def plot_history(history, title=""):
     """Loss and accuracy over the epochs, on training batches (thin: every step) and on validation images."""
     steps, epochs = history.steps, history.epochs
+    if not epochs["train_loss"]:
+        raise ValueError("This history has no whole epoch: train for one at least, then plot it.")
     count = len(epochs["train_loss"])
-    if not count:
-        raise ValueError("There is nothing to plot: the run ended before its first epoch was complete.")
     per_step = np.arange(1, len(steps["loss"]) + 1) * count / max(1, len(steps["loss"]))
     at = np.arange(1, count + 1)
     picture, (left, right) = figure(1, 2, (8.4, 3.3), alt=(
@@ -121,21 +121,22 @@ def plot_history(history, title=""):
         ax.set(xlabel="epoch", ylabel=name, xlim=(0, count + 0.1))
         ax.grid(alpha=0.25)
     left.set_yscale("log")
-    right.set_ylim(max(0.0, min(epochs["train_accuracy"]) - 0.02), 1.001)
+    right.set_ylim(max(0.0, min(epochs["train_accuracy"] + epochs["validation_accuracy"]) - 0.02), 1.001)
     right.legend(loc="lower right", fontsize=9)
     if title:
         picture.suptitle(title)
     return picture
 
 
-def plot_confusion_matrix(matrix, class_names, size=(5.6, 4.8)):
-    """Counts, true class down and called class across. Colours show the mistakes alone: the diagonal would drown them."""
+def plot_confusion_matrix(matrix, class_names, size=(4.9, 4.8)):
+    """Counts, true class down, called class across. Colours show the mistakes alone: the diagonal would drown them."""
     matrix = np.asarray(matrix)
     mistakes = matrix * ~np.eye(len(matrix), dtype=bool)
     i, j = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    most = f"; the most frequent mistake is {class_names[i]} called {class_names[j]}, {mistakes[i, j]} times"
     picture, ax = figure(size=size, alt=(
-        f"Confusion matrix of {matrix.sum():,} images, {matrix.sum() - matrix.trace()} of them called wrongly; the most "
-        f"frequent mistake is {class_names[i]} called {class_names[j]}, {mistakes[i, j]} times."))  # fmt: skip
+        f"Confusion matrix of {matrix.sum():,} images, {mistakes.sum()} of them called wrongly"
+        f"{most if mistakes.any() else ''}."))  # fmt: skip
     sns.heatmap(mistakes, ax=ax, annot=matrix, fmt="d", cmap=COUNTED, square=True, linewidths=0.5,
                 vmax=1.5 * max(1, mistakes.max()), annot_kws={"fontsize": 9}, cbar=False,
                 xticklabels=class_names, yticklabels=class_names)  # fmt: skip
@@ -149,7 +150,7 @@ def plot_per_class(per_class, size=(7, 3.2)):
     names = [row["name"] for row in per_class]
     worst = min(per_class, key=lambda row: row["f1"])
     picture, ax = figure(size=size, alt=(
-        f"Precision and recall of each class. The lowest F1 is {worst['f1']:.4f}, of class {worst['name']}."))  # fmt: skip
+        f"Precision and recall of each class; the lowest F1 is {worst['f1']:.4f}, of {worst['name']}."))  # fmt: skip
     for offset, key, colour, marker in [(-0.12, "precision", BLUE, "o"), (0.12, "recall", ORANGE, "s")]:
         ax.plot(np.arange(len(names)) + offset, [row[key] for row in per_class], marker, color=colour, label=key)
     for x in range(len(names) - 1):
@@ -162,7 +163,7 @@ def plot_per_class(per_class, size=(7, 3.2)):
 
 
 def plot_calibration(calibration, size=(4.6, 3.6)):
-    """Accuracy against confidence, bin by bin, with the number of images; on the diagonal, confidence can be believed."""
+    """Accuracy against confidence, bin by bin, with image counts; on the diagonal, confidence can be believed."""
     count, filled = calibration["count"], calibration["count"] > 0
     picture, ax = figure(size=size, alt=(
         f"Reliability diagram: accuracy against confidence in {filled.sum()} filled bins. The expected calibration "

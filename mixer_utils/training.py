@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import tempfile
 import time
 from pathlib import Path
 
@@ -57,6 +58,11 @@ RECIPES = {
 }
 
 
+STEP_COLUMNS = ("loss", "accuracy", "learning_rate")
+EPOCH_COLUMNS = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate", "seconds",
+                 "images")  # fmt: skip
+
+
 @dataclasses.dataclass
 class History:
     """What a run recorded: lists of numbers, one entry a step in ``steps`` and one an epoch in ``epochs``.
@@ -65,23 +71,12 @@ class History:
     training columns of ``epochs`` are taken on the augmented batches as they were trained on.
     """
 
-    steps: dict[str, list] = dataclasses.field(
-        default_factory=lambda: {"loss": [], "accuracy": [], "learning_rate": []}
-    )
-    epochs: dict[str, list] = dataclasses.field(
-        default_factory=lambda: {
-            "train_loss": [],
-            "train_accuracy": [],
-            "validation_loss": [],
-            "validation_accuracy": [],
-            "learning_rate": [],
-            "seconds": [],
-            "images": [],
-        }  # fmt: skip
-    )
+    steps: dict[str, list] = dataclasses.field(default_factory=lambda: {name: [] for name in STEP_COLUMNS})
+    epochs: dict[str, list] = dataclasses.field(default_factory=lambda: {name: [] for name in EPOCH_COLUMNS})
 
     @property
     def train_seconds(self):
+        """Seconds of training, without the validation after each epoch."""
         return sum(self.epochs["seconds"])
 
     @property
@@ -109,6 +104,8 @@ def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=
     """
     recipe = find_recipe(recipe)
     device = pick_device(device)
+    if out is not None:
+        prepare_folder(out, resume)
     data = data or load_dataset(recipe.dataset)
     training, validation = (split.to(device) for split in hold_out(data.train, recipe.validation))
 
@@ -142,6 +139,14 @@ def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=
                     with autocast(device):
                         logits = model(images)
                     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+                    record = {
+                        "loss": loss.item(),
+                        "accuracy": (logits.argmax(1) == labels).float().mean().item(),
+                        "learning_rate": learning_rate,
+                    }
+                    if not math.isfinite(record["loss"]):
+                        raise TrainingError(not_finite(step + 1, record, out, epoch))
+
                     loss.backward()
                     torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
                     for optimizer in optimizers:
@@ -151,13 +156,6 @@ def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=
                         optimizer.zero_grad()
 
                     step += 1
-                    record = {
-                        "loss": loss.item(),
-                        "accuracy": (logits.argmax(1) == labels).float().mean().item(),
-                        "learning_rate": learning_rate,
-                    }
-                    if not math.isfinite(record["loss"]):
-                        raise TrainingError(not_finite(step, record, out, epoch))
                     append(history.steps, record)
                     log("step", record, step)
                     bar.update()
@@ -220,6 +218,19 @@ def pick_device(name="auto"):
             f'choose one of those or "auto".'
         )
     return torch.device(name)
+
+
+def prepare_folder(out, resume):
+    """Make the run's folder. One that holds a run or cannot be written is refused now, not after an hour."""
+    if not resume and (Path(out) / "resume.safetensors").exists():
+        raise TrainingError(
+            f"{out} already holds a run: go on with it (resume=True, or --resume), or give another folder."
+        )
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise TrainingError(f"The folder {out} cannot be written ({error.strerror}): give another one.") from error
 
 
 def hold_out(split, count):
@@ -358,7 +369,7 @@ def save_state(out, model, optimizers, history, recipe, seed):
 
 
 def load_state(out, model, optimizers, history, recipe, seed):
-    """Fill ``model``, ``optimizers`` and ``history`` from what ``save_state`` wrote. Raises TrainingError, CheckpointError."""
+    """Fill model, optimizers and history with what ``save_state`` wrote. Raises TrainingError or CheckpointError."""
     if out is None:
         raise TrainingError("resume=True needs out=, the folder of the run to go on with.")
     path = Path(out) / "resume.safetensors"

@@ -32,7 +32,7 @@ def prose_of_everything():
 # A measured number carries where it comes from in a comment that no reader sees: `98.9 %<!-- results/x.json a.b -->`.
 # The numbers of others are marked `<!-- paper -->` or `<!-- issue -->`.
 NUMBER = re.compile(
-    r"(?P<number>\d[\d,]*(?:\.\d+)?)(?P<percent> %)?(?P<unit> \w+)?<!-- (?P<source>\S+) ?(?P<key>\S*)[^>]*-->"
+    r"(?P<number>\d[\d,]*(?:\.\d+)?)(?P<percent> %)?(?P<unit> \w+)?<!-- (?P<source>\S+)(?: (?P<key>[^>]*?))? -->"
 )
 QUOTED = [(where, found) for where, text in prose_of_everything() for found in NUMBER.finditer(text)]
 
@@ -96,7 +96,7 @@ def test_readme_s_confusion_matrix_and_per_class_lines_are_the_shipped_model_s()
 def test_the_dependencies_are_the_agreed_ones_with_lower_bounds_alone():
     names = [re.match(r"[\w-]+", line).group() for line in PROJECT["dependencies"]]
     assert set(names) == {"torch", "torchvision", "numpy", "matplotlib", "seaborn", "scikit-learn", "jupyter", "nbval",
-                          "ipywidgets", "tqdm", "safetensors"}  # fmt: skip
+                          "ipywidgets", "tqdm", "safetensors", "pillow"}  # fmt: skip
     assert all(re.fullmatch(r"[\w-]+>=[\d.]+", line) for line in PROJECT["dependencies"])
 
 
@@ -114,7 +114,7 @@ def test_every_import_of_the_package_is_a_declared_dependency():
     for path in (ROOT / "mixer_utils").rglob("*.py"):
         imported |= set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
     imported -= set(sys.stdlib_module_names) | {"mixer_utils"}
-    assert {name.replace("sklearn", "scikit-learn") for name in imported} <= declared
+    assert {{"sklearn": "scikit-learn", "PIL": "pillow"}.get(name, name) for name in imported} <= declared
 
 
 def test_the_address_is_the_same_everywhere():

@@ -36,6 +36,7 @@ def execute(path):
         extra_arguments=["--log-level=ERROR"],
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": path.parent}},
     ).execute()
     notebook.metadata.pop("widgets", None)

@@ -14,7 +14,7 @@ import torch
 
 @dataclasses.dataclass(frozen=True)
 class Exercise:
-    """``reference(*inputs)`` is right, for each tuple in ``inputs()``; ``mistakes`` maps a sentence to a wrong answer."""
+    """``reference(*inputs)`` is right for each tuple in ``inputs()``; ``mistakes`` maps sentences to wrong answers."""
 
     reference: Callable
     inputs: Callable[[], list[tuple]]
@@ -62,7 +62,10 @@ def same(found, expected, tolerance):
     try:
         found, expected = (torch.as_tensor(value, dtype=torch.float64) for value in (found, expected))
     except (TypeError, ValueError, RuntimeError):
-        return found == expected
+        try:
+            return bool(found == expected)
+        except (TypeError, ValueError, RuntimeError):  # arrays compare value by value
+            return False
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 

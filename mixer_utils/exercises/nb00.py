@@ -7,7 +7,10 @@ from mixer_utils.exercises import Exercise
 
 def images():
     generator = torch.Generator().manual_seed(0)
-    return [(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8),) for shape in [(2, 1, 4, 6), (3, 1, 8, 4)]]
+    return [
+        (torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8),)
+        for shape in [(2, 1, 4, 6), (3, 1, 8, 4)]
+    ]
 
 
 EXERCISES = {
@@ -25,7 +28,9 @@ EXERCISES = {
         lambda images: 255 - images,
         images,
         {
-            "black would then be 1 more than white can be: the brightest pixel is 255, not 256": lambda x: 256 - x.int(),
+            "black would then be 1 more than white can be: the brightest pixel is 255, not 256": lambda x: (
+                256 - x.int()
+            ),
             "these pixels are negative numbers: subtract from 255": lambda x: -x.float(),
             "these pixels run from 0 to 1: stay with whole numbers from 0 to 255": lambda x: 1 - x / 255,
         },

@@ -69,8 +69,8 @@ EXERCISES = {
             "that the patch row stands beside the row inside it, then reshape": rearranged("Bhwcpq", "Bhwcpq"),
             "the patches were placed in column order: split S into (height / P, width / P), in this order":
                 rearranged("Bwhcpq", "Bchpwq"),
-            "the pixels inside each patch are mirrored at the diagonal: the row inside a patch goes beside the patch row, "
-            "the column beside the patch column": rearranged("Bhwcpq", "Bchqwp"),
+            "the pixels inside each patch are mirrored at the diagonal: the row inside a patch goes beside the patch "
+            "row, the column beside the patch column": rearranged("Bhwcpq", "Bchqwp"),
             "the channel was read as the fastest index: here a patch is stored as channel, row, column":
                 rearranged("Bhwpqc", "Bchpwq"),
             "this is the permute of section 3, which cuts: you go the other way, so find the order that undoes it":

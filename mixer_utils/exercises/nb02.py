@@ -86,8 +86,8 @@ EXERCISES = {
         mistakes={
             "rows and columns are swapped: entry [i, j] is about output token i and input token j":
                 lambda layer, x: listening(layer, x, replaced).T,
-            "no token was seen to change. If you added one number to all channels, a LayerNorm over C takes it away: put "
-            "random numbers in. If you changed x itself, before and after are the same: use x.clone()":
+            "no token was seen to change. If you added one number to all channels, a LayerNorm over C takes it away: "
+            "put random numbers in. If you changed x itself, before and after are the same: use x.clone()":
                 lambda layer, x: torch.zeros(x.shape[1], x.shape[1]),
             "tokens that were changed stay changed when the next one is tried: start each time from a fresh x.clone()":
                 lambda layer, x: listening(layer, x, all_up_to),

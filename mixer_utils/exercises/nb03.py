@@ -81,9 +81,9 @@ EXERCISES = {
                 lambda S, C, D_S, D_C: D_C / (D_S + D_C),
             "you divided by channel mixing alone: a share divides by the sum of both":
                 lambda S, C, D_S, D_C: D_S / D_C,
-            "you counted weights: each is used many times, the token MLP's once a channel, the channel MLP's once a token":
+            "you counted weights: a token MLP's weight is used once a channel, a channel MLP's once a token":
                 lambda S, C, D_S, D_C: S * D_S / (S * D_S + C * D_C),
-            "the multipliers are swapped: the token MLP runs once for each of C channels, the channel MLP for each token":
+            "the multipliers are swapped: the token MLP runs once a channel, the channel MLP once a token":
                 lambda S, C, D_S, D_C: S * S * D_S / (S * S * D_S + C * C * D_C),
             "the widths are swapped: D_S is the token MLP's hidden width, D_C the channel MLP's":
                 lambda S, C, D_S, D_C: S * D_C / (S * D_C + C * D_S),

@@ -50,6 +50,10 @@ def residual_from_the_norm(x, norm_0, token_mixing, norm_1, channel_mixing):
     return norm_1(x) + channel_mixing(norm_1(x))
 
 
+def without_norms(x, norm_0, token_mixing, norm_1, channel_mixing):
+    return block_forward(x, nn.Identity(), token_mixing, nn.Identity(), channel_mixing)
+
+
 def norms_after_the_sum(x, norm_0, token_mixing, norm_1, channel_mixing):
     x = norm_0(x + token_mixing(x.mT).mT)
     return norm_1(x + channel_mixing(x))
@@ -70,8 +74,11 @@ def models():
     return [(mixing, images), (still, images)]
 
 
+TOP_LEFT = (slice(None), slice(None), 0, 0)
+
+
 @torch.no_grad()
-def changed(model, images, nudged=(slice(None), slice(None), 0, 0)):
+def changed(model, images, nudged=TOP_LEFT):
     """For the stem and every block, which tokens change: bool (B, S)."""
     other, before, after = images.clone(), {}, {}
     other[nudged] += 1
@@ -81,8 +88,8 @@ def changed(model, images, nudged=(slice(None), slice(None), 0, 0)):
     return [((after[stage] - before[stage]).abs() > 1e-6).any(dim=2) for stage in stages]
 
 
-def reach(model, images):
-    return [tokens.float().mean().item() for tokens in changed(model, images)]
+def reach(model, images, nudged=TOP_LEFT):
+    return [tokens.float().mean().item() for tokens in changed(model, images, nudged)]
 
 
 EXERCISES = {
@@ -90,12 +97,10 @@ EXERCISES = {
         reference=block_parameters,
         inputs=lambda: [(49, 96, 48, 384), (16, 100, 30, 70)],
         mistakes={
-            "one norm is missing: a block has two, each with 2 C parameters":
+            "2 C are missing: a block has two norms, and each has a gain and a bias for every channel":
                 lambda S, C, D_S, D_C: block_parameters(S, C, D_S, D_C) - 2 * C,
             "both norms are missing: a LayerNorm has a gain and a bias for each channel":
                 lambda S, C, D_S, D_C: block_parameters(S, C, D_S, D_C) - 4 * C,
-            "your norms have one number a channel: a LayerNorm has two, a gain and a bias":
-                lambda S, C, D_S, D_C: block_parameters(S, C, D_S, D_C) - 2 * C + 0 * S,
             "the biases of the Linear layers are missing: D_S and S in the token MLP, D_C and C in the channel MLP":
                 lambda S, C, D_S, D_C: 4 * C + 2 * S * D_S + 2 * C * D_C,
             "the token half's norm is over S: it is over C, like the other":
@@ -131,7 +136,7 @@ EXERCISES = {
             "the norms are swapped: norm_0 goes before token mixing, norm_1 before channel mixing":
                 lambda x, norm_0, tokens, norm_1, channels: block_forward(x, norm_1, tokens, norm_0, channels),
             "the norms are missing: normalise inside each branch, before its MLP":
-                lambda x, norm_0, tokens, norm_1, channels: block_forward(x, lambda y: y, tokens, lambda y: y, channels),
+                without_norms,
         },
     ),
     "04.3": Exercise(
@@ -145,9 +150,9 @@ EXERCISES = {
             "that is the share of tokens that stay the same: ask for a difference above 1e-6":
                 lambda model, images: [1 - share for share in reach(model, images)],
             "only the first image was altered: add 1 to the pixel in every image, images[:, :, 0, 0]":
-                lambda model, images: [tokens.float().mean().item() for tokens in changed(model, images, (0, 0, 0, 0))],
+                lambda model, images: reach(model, images, (0, 0, 0, 0)),
             "you altered a whole row of pixels: the top left pixel is images[:, :, 0, 0]":
-                lambda model, images: [t.float().mean().item() for t in changed(model, images, (slice(None), slice(None), 0))],
+                lambda model, images: reach(model, images, (slice(None), slice(None), 0)),
         },
     ),
 }  # fmt: skip

@@ -42,8 +42,8 @@ EXERCISES = {
         batches,
         {
             "this counts the right ones: divide by the number of images, or take the mean": lambda z, y: (
-                (z.argmax(1) == y).sum()
-            ),
+                z.argmax(1) == y
+            ).sum(),
             "this is in percent: an accuracy here runs from 0 to 1": lambda z, y: 100 * accuracy(z, y),
             "this is the share of wrong ones: compare with == rather than !=": lambda z, y: 1 - accuracy(z, y),
             "this is the mean probability of the right class: an image counts as right when its class has the highest "
@@ -55,7 +55,9 @@ EXERCISES = {
         batches,
         {
             "this is the sum over the images: take the mean": lambda z, y: F.cross_entropy(z, y, reduction="sum"),
-            "the softmax was taken twice: work on the logits as they come": lambda z, y: F.cross_entropy(z.softmax(1), y),
+            "the softmax was taken twice: work on the logits as they come": lambda z, y: F.cross_entropy(
+                z.softmax(1), y
+            ),
             "the softmax runs over the images: it must run over the classes, dim=1": lambda z, y: (
                 -probability_of_label(z, y, dim=0).log().mean()
             ),

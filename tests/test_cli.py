@@ -1,0 +1,359 @@
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixer_utils import RECIPES, evaluate, load_checkpoint, training
+from mixer_utils.__main__ import main, read_image
+
+ROOT = Path(__file__).resolve().parent.parent
+SHORT = dataclasses.replace(RECIPES["digits"], epochs=3, batch_size=200, stochastic_depth=0.1)  # 6 steps an epoch
+CONTRACT = (
+    "accuracy precision recall f1 confusion_matrix per_class "
+    "train_seconds images_per_second num_parameters recipe seed device torch_version"
+)
+
+
+@pytest.fixture(autouse=True)
+def short_recipe(monkeypatch):
+    monkeypatch.setitem(RECIPES, "digits", SHORT)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run made by the command line, for reading."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "digits", SHORT)
+        main(["train", "--recipe", "digits", "--out", str(folder), "--seed", "3", "--device", "cpu"])
+    return folder
+
+
+def stop(*arguments):
+    """The sentence with which a command ends, and that it is an error of exit status 1."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    sentence = end.value.code  # Python prints a string to stderr and leaves with status 1
+    assert isinstance(sentence, str) and sentence.startswith("error: ") and "\n" not in sentence
+    return sentence.removeprefix("error: ")
+
+
+def python(*arguments, **environment):
+    """Run Python in a process of its own."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+# --- train, evaluate, predict ------------------------------------------------------------------------------
+
+
+def test_train_writes_a_run_and_prints_its_epochs(tmp_path, capsys):
+    folder = tmp_path / "runs" / "first"
+    main(
+        [
+            "train",
+            "--recipe",
+            "digits",
+            "--out",
+            str(folder),
+            "--device",
+            "cpu",
+            "--tensorboard",
+            str(tmp_path / "logs"),
+        ]
+    )
+    assert {path.name for path in folder.iterdir()} == {"history.json", "model.safetensors", "resume.safetensors"}
+    assert any((tmp_path / "logs").iterdir())
+    *epochs, last = capsys.readouterr().out.splitlines()
+    history = json.loads((folder / "history.json").read_text())["epochs"]
+    assert epochs == [
+        f"epoch  {i + 1}: training loss {history['train_loss'][i]:.4f}, "
+        f"validation accuracy {history['validation_accuracy'][i]:.2%}"
+        for i in range(3)
+    ]
+    assert last.endswith(f"Next: python -m mixer_utils evaluate {folder}")
+    assert load_checkpoint(folder / "model.safetensors").about["seed"] == 0
+
+
+def test_evaluate_prints_the_report_and_writes_what_the_public_contract_lists(finished, digits, capsys):
+    main(["evaluate", str(finished), "--device", "cpu"])
+    model = load_checkpoint(finished / "model.safetensors")
+    report = evaluate(model, digits)
+    assert str(report) in capsys.readouterr().out
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics) >= set(CONTRACT.split())
+    assert metrics["accuracy"] == report.accuracy > 0.5
+    assert metrics["confusion_matrix"] == report.confusion_matrix.tolist()
+    assert np.sum(metrics["confusion_matrix"]) == 360
+    assert [metrics[key] for key in ("precision", "recall", "f1")] == [report.precision, report.recall, report.f1]
+    assert metrics["per_class"] == report.per_class
+    assert (metrics["recipe"], metrics["seed"], metrics["device"]) == ("digits", 3, "cpu")
+    assert metrics["torch_version"] == torch.__version__
+    assert metrics["num_parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    history = json.loads((finished / "history.json").read_text())["epochs"]
+    assert metrics["train_seconds"] == pytest.approx(sum(history["seconds"]))
+    assert metrics["images_per_second"] == pytest.approx(3 * 1200 / sum(history["seconds"]))
+
+
+@pytest.fixture
+def drawn(digits, tmp_path):
+    """The first 12 test digits as image files, with what the files show."""
+    paths = []
+    for i, image in enumerate(digits.test.images[:12]):
+        paths.append(tmp_path / f"digit {i}.png")
+        Image.fromarray(image[0].numpy()).save(paths[-1])
+    return paths
+
+
+def predictions(out):
+    """path -> (class, chance) of what `predict` prints."""
+    found = [re.fullmatch(r"(.+): (\S+) \((\d+\.\d)%\)", line).groups() for line in out.splitlines()]
+    return {path: (called, float(chance)) for path, called, chance in found}
+
+
+def test_predict_says_the_class_and_probability_of_every_file(finished, drawn, digits, capsys):
+    main(["predict", str(finished), *map(str, drawn)])
+    found = predictions(capsys.readouterr().out)
+    logits = load_checkpoint(finished / "model.safetensors")(digits.normalize(digits.test.images[:12]))
+    chances, classes = logits.softmax(1).max(1)
+    assert list(found) == [str(path) for path in drawn]
+    assert [called for called, _ in found.values()] == [str(i) for i in classes.tolist()]
+    assert [chance for _, chance in found.values()] == pytest.approx([100 * c for c in chances.tolist()], abs=0.051)
+    labels = map(str, digits.test.labels[:12].tolist())
+    right = sum(called == label for (called, _), label in zip(found.values(), labels, strict=True))
+    assert right >= 6
+
+
+def test_dark_ink_on_light_paper_is_predicted_as_light_on_dark(finished, drawn, capsys):
+    main(["predict", str(finished), str(drawn[0])])
+    before = predictions(capsys.readouterr().out)
+    image = Image.open(drawn[0])
+    Image.fromarray(255 - np.asarray(image)).save(drawn[0])
+    main(["predict", str(finished), str(drawn[0])])
+    assert predictions(capsys.readouterr().out) == before
+
+
+# --- resume ------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_is_resumed_to_the_same_end(finished, tmp_path, monkeypatch, capsys):
+    command = ["train", "--recipe", "digits", "--out", str(tmp_path), "--seed", "3", "--device", "cpu"]
+    judge, calls = training.loss_and_accuracy, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return judge(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "loss_and_accuracy", interrupted)
+        main(command)
+    assert "Stopped by hand after step 12 of 18" in capsys.readouterr().out
+    assert "already holds a run" in stop(*command)
+    main([*command, "--resume"])
+    ours, theirs = ((folder / "model.safetensors") for folder in (tmp_path, finished))
+    for name, weight in load_checkpoint(theirs).state_dict().items():
+        assert torch.equal(load_checkpoint(ours).state_dict()[name], weight), name
+    assert capsys.readouterr().out.count("epoch ") == 3
+
+
+# --- errors ------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_recipe_ends_in_one_sentence(tmp_path):
+    assert stop("train", "--recipe", "hour", "--out", tmp_path).startswith(
+        "There is no recipe 'hour': choose one of minute"
+    )
+
+
+def test_a_gpu_that_is_not_there_ends_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert stop("train", "--recipe", "digits", "--out", tmp_path, "--device", "cuda").startswith(
+        "The device 'cuda' was asked for, but this machine offers "
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_to_resume_ends_in_one_sentence(tmp_path):
+    sentence = stop("train", "--recipe", "digits", "--out", tmp_path, "--resume")
+    assert sentence.startswith(f"There is no checkpoint {tmp_path / 'resume.safetensors'}")
+
+
+def test_another_seed_to_resume_with_ends_in_one_sentence(finished):
+    sentence = stop("train", "--recipe", "digits", "--out", finished, "--resume", "--seed", 4, "--device", "cpu")
+    assert "seed 3, not 4" in sentence
+
+
+def test_data_that_cannot_be_had_end_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIXER_DATA", str(tmp_path / "data"))
+    assert stop("train", "--recipe", "minute", "--out", tmp_path / "run").startswith("mnist is not in ")
+
+
+def test_an_out_below_a_file_ends_in_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    assert "cannot be written" in stop("train", "--recipe", "digits", "--out", tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["predict"]])
+def test_a_folder_without_a_run_ends_in_one_sentence(command, tmp_path):
+    rest = ["x.png"] if command == ["predict"] else []
+    assert stop(*command, tmp_path, *rest).startswith(f"There is no checkpoint {tmp_path / 'model.safetensors'}")
+
+
+def test_a_damaged_run_ends_in_one_sentence(finished, tmp_path):
+    raw = bytearray((finished / "model.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(raw)
+    assert "is damaged (SHA-256 " in stop("evaluate", tmp_path)
+
+
+def test_a_model_that_no_recipe_made_ends_in_one_sentence(tmp_path, tiny_mixer):
+    from mixer_utils import save_checkpoint
+
+    save_checkpoint(tiny_mixer(), tmp_path / "model.safetensors")
+    assert "was not written by `train --out`: it names no recipe" in stop("evaluate", tmp_path)
+
+
+def test_metrics_that_cannot_be_written_end_in_one_sentence(finished, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    before = {path: path.read_bytes() for path in finished.iterdir()}
+    monkeypatch.setattr(os, "fsync", full)
+    sentence = stop("evaluate", finished, "--device", "cpu")
+    assert sentence.startswith(f"Cannot write {finished / 'metrics.json'} (No space left on device): ")
+    assert {path: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_an_image_that_is_missing_or_none_ends_in_one_sentence(finished, drawn, tmp_path):
+    raw = drawn[1].read_bytes()
+    flipped = bytearray(raw)
+    flipped[len(raw) // 2] ^= 0xFF
+    for name, content in [("text.png", b"I am no image."), ("empty.png", b""), ("cut.png", raw[: len(raw) // 2]),
+                          ("flipped.png", flipped)]:  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        assert stop("predict", finished, drawn[0], tmp_path / name) == (
+            f"{tmp_path / name} cannot be read (damaged, or not an image): give the path of an image file."
+        )
+    missing = tmp_path / "missing.png"
+    assert stop("predict", finished, drawn[0], missing) == (
+        f"{missing} cannot be read (no such file): give the path of an image file."
+    )
+
+
+@pytest.mark.parametrize("arguments", [[], ["train"], ["evaluate"], ["predict", "dir"], ["fly"],
+                                       ["train", "--out", "x", "--device", "tpu"]])  # fmt: skip
+def test_unusable_arguments_end_with_status_2_and_a_word_on_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: python -m mixer_utils")
+
+
+def test_an_error_leaves_with_status_1_one_line_on_stderr_and_no_traceback(tmp_path):
+    done = python("-m", "mixer_utils", "evaluate", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: There is no checkpoint ") and done.stderr.count("\n") == 1
+
+
+# --- image files -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def digit(digits):
+    return digits.test.images[0]
+
+
+def saved(image, path, **options):
+    image.save(path, **options)
+    return path
+
+
+def test_image_files_of_many_kinds_show_the_same_digit(digit, tmp_path):
+    grey = digit[0].numpy()
+    plain = Image.fromarray(grey)
+    transparent = np.zeros((28, 28, 4), np.uint8)
+    transparent[..., 3] = grey  # black ink on nothing
+    files = [
+        saved(plain, tmp_path / "grey.png"),
+        saved(plain.convert("RGB"), tmp_path / "colour.png"),
+        saved(plain.convert("P"), tmp_path / "palette.png"),
+        saved(plain, tmp_path / "grey.bmp"),
+        saved(plain, tmp_path / "grey.gif"),
+        saved(Image.fromarray(grey.astype(np.uint16) * 257), tmp_path / "sixteen bits.png"),
+        saved(Image.fromarray(transparent), tmp_path / "transparent.png"),
+        saved(Image.fromarray(255 - grey), tmp_path / "ink on paper.png"),
+    ]
+    for path in files:
+        image = read_image(path, (1, 28, 28))
+        assert image.dtype == torch.uint8 and torch.equal(image, digit), path.name
+    lossy = read_image(saved(plain, tmp_path / "grey.jpg", quality=95), (1, 28, 28))
+    assert (lossy.int() - digit.int()).abs().max() < 20
+
+
+def test_an_image_file_is_resized_to_the_models_images(digit, tmp_path):
+    large = Image.fromarray(digit[0].numpy()).resize((224, 224), Image.Resampling.BILINEAR)
+    image = read_image(saved(large, tmp_path / "large.png"), (1, 28, 28))
+    assert image.shape == (1, 28, 28)
+    assert np.corrcoef(image.flatten(), digit.flatten())[0, 1] > 0.97
+
+
+def test_colours_stay_for_models_of_three_channels_and_nothing_is_inverted(tmp_path):
+    pixels = np.full((8, 6, 3), 250, np.uint8)
+    pixels[2:4, 1:3] = (200, 10, 30)
+    image = read_image(saved(Image.fromarray(pixels), tmp_path / "colour.png"), (3, 8, 6))
+    np.testing.assert_array_equal(image, pixels.transpose(2, 0, 1))
+
+
+# --- light imports -----------------------------------------------------------------------------------------
+
+
+def test_help_is_there_without_loading_torch():
+    script = (
+        "import runpy, sys; sys.argv = ['mixer_utils', '--help']\n"
+        "try: runpy.run_module('mixer_utils', run_name='__main__')\n"
+        "except SystemExit as end: print('status', end.code, 'torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    done = python("-c", script)
+    assert done.stdout.splitlines()[-1] == "status 0 False False", done.stderr
+    for command in ("train", "evaluate", "predict"):
+        assert command in done.stdout
+
+
+def test_importing_mixer_utils_loads_neither_torch_nor_numpy_until_a_name_is_used():
+    script = (
+        "import sys, mixer_utils\n"
+        "print('torch' in sys.modules, 'numpy' in sys.modules, 'train' in dir(mixer_utils))\n"
+        "mixer_utils.MlpMixer; print('torch' in sys.modules)\n"
+        "try: mixer_utils.Mixer\n"
+        "except AttributeError as error: print(error)"
+    )
+    done = python("-c", script)
+    assert done.stdout.splitlines() == [
+        "False False True",
+        "True",
+        "module 'mixer_utils' has no attribute 'Mixer'",
+    ], done.stderr
+
+
+# --- where MNIST cannot be had, no test and no notebook is run ----------------------------------------------
+
+
+@pytest.mark.parametrize("what", [["tests/test_model.py"], ["--nbval", "notebooks"]])
+def test_without_mnist_a_test_run_ends_with_one_clear_line(what, tmp_path):
+    done = python("-m", "pytest", "-p", "no:cacheprovider", *what, MIXER_DATA=str(tmp_path), MIXER_DOWNLOAD="0")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert (done.stdout + done.stderr).strip() == (
+        f"ERROR: mnist is not in {tmp_path / 'mnist'} and could not be downloaded (MIXER_DOWNLOAD is 0): "
+        "connect to the internet, or put train-images-idx3-ubyte, train-labels-idx1-ubyte, "
+        "t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte there."
+    )
