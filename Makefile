@@ -31,9 +31,9 @@ $(READY): pyproject.toml
 tutorial: $(READY)
 	$(BIN)/python tools/notebooks.py tutorial
 
-# TQDM_DISABLE keeps progress bars out of the outputs that nbval compares.
+# MIXER_PROGRESS=0 keeps progress bars out of the outputs that nbval compares.
 test: $(READY)
-	TQDM_DISABLE=1 $(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=600 \
+	MIXER_PROGRESS=0 $(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=600 \
 	  --nbval-sanitize-with=tests/nbval_sanitize.cfg --durations=8
 
 lab: $(READY)

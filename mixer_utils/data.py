@@ -94,7 +94,8 @@ def load_dataset(name, *, fallback=None):
         if fallback is None:
             raise
         data = LOADERS[fallback]()
-        print(f"{error} Using {len(data.train) + len(data.test):,} images of {fallback} instead.")
+        count = len(data.train) + len(data.test)
+        print(f"{name} could not be had ({error.reason}): these are {count:,} images of {fallback} instead.")
         return data
 
 
@@ -173,7 +174,14 @@ CIFAR10_CLASSES = ("airplane", "car", "bird", "cat", "deer", "dog", "frog", "hor
 
 
 class Unreachable(DataError):
-    """Not in the data folder, and no source could be reached."""
+    """Not in the data folder, and no source could be reached; ``reason`` says why not."""
+
+    def __init__(self, folder, reason, files):
+        self.reason = reason
+        super().__init__(
+            f"{folder.name} is not in {folder} and could not be downloaded ({reason}): "
+            f"connect to the internet, or put {', '.join(files)} there."
+        )
 
 
 MNIST_MD5 = {
@@ -228,10 +236,7 @@ def _fetch(folder, expected, sources):
             for file, path in found.items():
                 os.replace(path, folder / file)
             return
-    raise Unreachable(
-        f"{folder.name} is not in {folder} and could not be downloaded ({'; '.join(reasons)}): "
-        f"connect to the internet, or put {', '.join(expected)} there."
-    )
+    raise Unreachable(folder, "; ".join(reasons), expected)
 
 
 def _last_line(error):

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -339,9 +340,8 @@ def progress_bar(steps, done, show):
     """tqdm's bar, in a notebook or a terminal; it goes away when the run ends, since its numbers are in the history."""
     from tqdm.auto import tqdm
 
-    # Asked for, `disable` is left alone, so that TQDM_DISABLE=1 can still keep bars out of saved notebooks.
-    hidden = {} if show else {"disable": True}
-    return tqdm(total=steps, initial=done, desc="training", unit="step", leave=False, **hidden)
+    show = show and os.environ.get("MIXER_PROGRESS") != "0"  # so that saved notebooks hold no bars
+    return tqdm(total=steps, initial=done, desc="training", unit="step", leave=False, disable=not show)
 
 
 @contextlib.contextmanager

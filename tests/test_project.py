@@ -39,7 +39,7 @@ QUOTED = [(where, found) for where, text in prose_of_everything() for found in N
 
 def look_up(source, key):
     value = json.loads((ROOT / source).read_text(encoding="utf-8"))
-    for part in key.split("|"):
+    for part in key.split("."):
         value = value[int(part)] if isinstance(value, list) else value[part]
     return value
 

@@ -24,7 +24,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 def execute(path):
     """The notebook at ``path``, run from a fresh kernel in its own folder, without progress bars or widget state."""
-    os.environ["TQDM_DISABLE"] = "1"
+    os.environ["MIXER_PROGRESS"] = "0"
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
