@@ -354,8 +354,8 @@ def test_digits_stand_in_for_what_cannot_be_reached_and_one_printed_line_says_so
     assert (data.name, len(data.train), data.image_shape) == ("digits", 1437, (1, 28, 28))
     printed = capsys.readouterr()
     assert printed.out.count("\n") == 1 and printed.err == ""
-    assert printed.out.startswith("mnist is not in ")
-    assert printed.out.endswith(" Using 1,797 images of digits instead.\n")
+    assert printed.out.startswith("mnist ") and "(MIXER_DOWNLOAD is 0)" in printed.out
+    assert printed.out.endswith(" 1,797 images of digits instead.\n")
 
 
 def test_a_fallback_is_not_used_and_not_mentioned_where_the_files_are_there(folder, monkeypatch, capsys):
