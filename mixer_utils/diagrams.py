@@ -224,6 +224,7 @@ def chain(ax, x, y, *steps):
 
 
 def write(ax, x, y, text, size=10, **style):
+    """Text, centred on a point."""
     ax.text(x, y, text, **{"size": size, "ha": "center", "va": "center", "color": INK, **style})
 
 
@@ -233,6 +234,7 @@ def tint(colour, share=0.2):
 
 
 def box(ax, x, y, width, text="", colour=WHITE, height=1.1, rotation=0):
+    """A box with rounded corners around its text, centred on a point."""
     fill, edge = (WHITE, GREY) if colour == WHITE else (tint(colour), colour)
     corner, shape = (x - width / 2, y - height / 2), "round,pad=0,rounding_size=0.05"
     ax.add_patch(FancyBboxPatch(corner, width, height, shape, fc=fill, ec=edge, lw=1.3))
@@ -267,6 +269,7 @@ def residual(ax, start, end, y, up):
 
 
 def plus(ax, x, y, width):
+    """The sign of a sum: a plus in a circle."""
     ax.add_patch(Circle((x, y), width / 2, fc=WHITE, ec=GREY, lw=1.3))
     ax.plot([x - 0.05, x + 0.05], [y, y], [x, x], [y - 0.05, y + 0.05], color=INK, lw=1.3)
 

@@ -198,6 +198,7 @@ def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=
 
 
 def find_recipe(recipe):
+    """The Recipe, given itself or by its name. Raises ValueError for a name that is not known."""
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             raise ValueError(f"There is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}.")
@@ -324,11 +325,13 @@ def loss_and_accuracy(model, split, data):
 
 
 def append(columns, record):
+    """Add one row to a table that is a dict of lists."""
     for name, value in record.items():
         columns[name].append(value)
 
 
 def not_finite(step, record, out, epoch):
+    """What to say when a loss is infinite or not a number, and where the last good state is."""
     kept = f"{Path(out) / 'resume.safetensors'} (epoch {epoch})" if out is not None and epoch else "none"
     return (
         f"The loss became {record['loss']} at step {step}, at learning rate {record['learning_rate']:.2g}: lower the "

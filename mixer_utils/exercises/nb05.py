@@ -72,7 +72,7 @@ EXERCISES = {
         cosine,
         lambda: [(3, 100, 0.01, 10), (10, 100, 0.01, 10), (70, 100, 0.01, 10), (99, 100, 0.01, 10), (40, 60, 0.3, 20)],
         {
-            "in the warm-up, step 0 must not have the rate 0: use (step + 1) / warmup": lambda step, steps, peak, warmup: (
+            "in the warm-up, step 0 must not have rate 0: use (step + 1) / warmup": lambda step, steps, peak, warmup: (
                 peak * step / warmup if step < warmup else cosine(step, steps, peak, warmup)
             ),
             "the warm-up is missing: for step < warmup the rate rises": lambda step, steps, peak, warmup: (
