@@ -14,7 +14,7 @@ def start(seed=0):
     torch.manual_seed(seed)
     device = pick_device()
     if device.type == "cpu":
-        where, minutes = f"CPU x {torch.get_num_threads()}", "expect 1 min (05: 4, 06: 3)"
+        where, minutes = f"CPU x {torch.get_num_threads()}", "expect 1 min (05: 3, 06: 2)"
     else:
         where = torch.cuda.get_device_name() if device.type == "cuda" else "Apple GPU"
         minutes = "expect 1 min"
