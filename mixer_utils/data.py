@@ -209,8 +209,7 @@ def _files(name, expected, *sources):
 
 def _fetch(folder, expected, sources):
     if os.environ.get("MIXER_DOWNLOAD") == "0":
-        sources = ()
-    reasons = [] if sources else ["MIXER_DOWNLOAD is 0"]
+        raise Unreachable(folder, "MIXER_DOWNLOAD is 0", expected)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = tempfile.TemporaryDirectory(prefix="part-", dir=folder, ignore_cleanup_errors=True)
@@ -218,7 +217,7 @@ def _fetch(folder, expected, sources):
         raise DataError(
             f"The data folder {folder} cannot be written ({error.strerror}): set MIXER_DATA to a folder that can."
         ) from error
-    timeout = socket.getdefaulttimeout()
+    timeout, reasons = socket.getdefaulttimeout(), []
     with part as part:
         for source in sources:
             try:

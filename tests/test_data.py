@@ -565,6 +565,7 @@ def assert_unwritable(folder, reason):
 
 
 def test_a_data_folder_below_a_file_is_told(tmp_path, monkeypatch):
+    monkeypatch.delenv("MIXER_DOWNLOAD")
     (tmp_path / "file").write_text("no folder can be made below a file")
     monkeypatch.setenv("MIXER_DATA", str(tmp_path / "file" / "data"))
     with pytest.raises(OSError) as expected:
@@ -573,6 +574,7 @@ def test_a_data_folder_below_a_file_is_told(tmp_path, monkeypatch):
 
 
 def test_a_read_only_data_folder_is_told(folder, monkeypatch):
+    monkeypatch.delenv("MIXER_DOWNLOAD")
     def refused(*_, **__):
         raise OSError(30, "Read-only file system")
 

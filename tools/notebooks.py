@@ -62,15 +62,18 @@ def save(paths):
 
 def tutorial():
     """Run the series on whatever data can be had; returns the exit status."""
-    from mixer_utils.data import Unreachable, load_dataset
+    from mixer_utils.data import DataError, Unreachable, load_dataset
 
     instead = ""
     try:
+        print("Looking for MNIST, or fetching it …", flush=True)
         load_dataset("mnist")
     except Unreachable as error:
         instead = f"MNIST is not to be had, so this runs on scikit-learn's digits: {error}"
         os.environ["MIXER_DOWNLOAD"] = "0"  # asked once; the notebooks need not ask again
         print(instead)
+    except DataError as error:  # a damaged file, say: going on would hide it
+        sys.exit(f"error: {error}")
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
     start = time.perf_counter()
@@ -86,7 +89,7 @@ def tutorial():
         write_page(notebook, build / f"{path.stem}.html")
         print(f"{time.perf_counter() - before:.0f} s", flush=True)
     print(f"\nAll {len(NOTEBOOKS)} notebooks ran in {(time.perf_counter() - start) / 60:.1f} minutes.")
-    print(f"Accuracy reached: {accuracy_line(build)}")
+    print(f"Reached: {accuracy_line(build)}")
     print(f"Read them: {build.name}/00_start_here.html, or the notebooks beside it. Go on with `make lab`.")
     if instead:
         print("These runs used scikit-learn's digits, not MNIST: numbers that hold on MNIST alone were not checked.")
