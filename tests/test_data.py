@@ -575,6 +575,7 @@ def test_a_data_folder_below_a_file_is_told(tmp_path, monkeypatch):
 
 def test_a_read_only_data_folder_is_told(folder, monkeypatch):
     monkeypatch.delenv("MIXER_DOWNLOAD")
+
     def refused(*_, **__):
         raise OSError(30, "Read-only file system")
 

@@ -3,8 +3,11 @@
 import ast
 import inspect
 import json
+import os
 import re
 import statistics
+import subprocess
+import sys
 import textwrap
 import tomllib
 from pathlib import Path
@@ -166,6 +169,24 @@ def test_it_asks_before_it_tells_and_ends_with_exercises(path):
     for cell in code_cells(path):
         if cell.source.startswith("check("):
             assert "not yet" in cell.outputs[0].text
+
+
+def test_without_mnist_the_whole_series_runs_on_digits_and_says_so_at_both_ends(tmp_path):
+    nowhere = {"MIXER_DATA": str(tmp_path / "nothing"), "MIXER_DOWNLOAD": "0", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, ROOT / "tools" / "notebooks.py", "tutorial", tmp_path / "build"],
+        env=os.environ | nowhere,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    lines = run.stdout.strip().splitlines()
+    assert sum("digits: mnist is not in" in line for line in lines[:2]) == 1
+    assert "digits, not MNIST" in lines[-1]
+    assert any(re.fullmatch(r"Reached: test accuracy \d+\.\d+% on 360 images of digits", line) for line in lines)
+    assert len(list((tmp_path / "build").glob("*.html"))) == len(NAMES)
+    told = (tmp_path / "build" / "05_training.ipynb").read_text(encoding="utf-8")
+    assert "test accuracy of at least 98.34 %: not checked (digits instead of mnist)" in told
 
 
 class WithoutDocstrings(ast.NodeTransformer):

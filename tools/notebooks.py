@@ -1,7 +1,7 @@
-"""Run the notebooks: `tutorial` makes executed copies and HTML pages under build/, `save` refreshes the saved outputs,
+"""Run the notebooks: `tutorial` makes executed copies and HTML pages in a folder, `save` refreshes the saved outputs,
 `address` writes the repository's address into every notebook.
 
-    python tools/notebooks.py tutorial
+    python tools/notebooks.py tutorial [build]
     python tools/notebooks.py save [notebooks/05_training.ipynb ...]
     python tools/notebooks.py address [https://github.com/someone/fork]
 """
@@ -60,8 +60,8 @@ def save(paths):
         print(f"{path.name}: saved after {time.perf_counter() - start:.0f} s")
 
 
-def tutorial():
-    """Run the series on whatever data can be had; returns the exit status."""
+def tutorial(build=ROOT / "build"):
+    """Run the series on whatever data can be had, into the folder ``build``; returns the exit status."""
     from mixer_utils.data import DataError, Unreachable, load_dataset
 
     instead = ""
@@ -74,8 +74,7 @@ def tutorial():
         print(instead)
     except DataError as error:  # a damaged file, say: going on would hide it
         sys.exit(f"error: {error}")
-    build = ROOT / "build"
-    build.mkdir(exist_ok=True)
+    build.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     for number, path in enumerate(NOTEBOOKS, 1):
         print(f"[{number}/{len(NOTEBOOKS)}] {path.stem} … ", end="", flush=True)
@@ -140,10 +139,10 @@ def address(url):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["tutorial", "save", "address"])
-    parser.add_argument("arguments", nargs="*", help="notebooks to save, or the new address")
+    parser.add_argument("arguments", nargs="*", help="a folder, notebooks to save, or the new address")
     options = parser.parse_args()
     if options.what == "tutorial":
-        sys.exit(tutorial())
+        sys.exit(tutorial(*map(Path, options.arguments[:1])))
     elif options.what == "save":
         save([Path(path).resolve() for path in options.arguments] or NOTEBOOKS)
     else:
