@@ -305,7 +305,7 @@ def gains_from_bf16(device):
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        able = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.10; before it, float32 is a safe answer
+        able = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases: there float32 is a safe answer
         return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     return False
 
