@@ -57,6 +57,7 @@ def run_train(options):
 
 
 def run_evaluate(options):
+    from mixer_utils.baselines import count_parameters
     from mixer_utils.checkpoints import write_atomically
     from mixer_utils.data import load_dataset
     from mixer_utils.evaluation import evaluate
@@ -67,7 +68,7 @@ def run_evaluate(options):
     print(report)
     metrics = report.metrics() | {key: about[key] for key in (
         "seed", "device", "torch_version", "train_seconds", "images_per_second", "dataset")}  # fmt: skip
-    metrics |= {"recipe": about["recipe"]["name"], "num_parameters": sum(p.numel() for p in model.parameters())}
+    metrics |= {"recipe": about["recipe"]["name"], "num_parameters": count_parameters(model)}
     write_atomically(options.dir / "metrics.json", json.dumps(metrics, indent=1).encode())
 
 

@@ -98,7 +98,7 @@ def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=
     that maps (B, in_channels, H, W) to logits, trained in place, else the recipe's Mixer. seed: decides weights, order
     and augmentation. device: "auto", "cpu", "cuda" or "mps". out: a folder for model.safetensors, history.json and,
     after every epoch, resume.safetensors, from which ``resume=True`` goes on. progress: show a bar. tensorboard: a
-    folder for TensorBoard's logs. Ctrl-C ends the run after the current step and keeps what was learned.
+    folder for TensorBoard's logs. Ctrl-C ends the run and keeps what was learned.
 
     The test images are never read here. Raises TrainingError for a loss that is not finite, a device that is not
     there or a folder that cannot be resumed, ValueError for an unknown recipe or a model that is not for this data.

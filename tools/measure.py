@@ -44,7 +44,8 @@ def minute():
         runs.append(run)
     columns = {key: [run["metrics"][key] for run in runs] for key in (
         "accuracy", "precision", "recall", "f1", "train_seconds", "images_per_second")}  # fmt: skip
-    save("minute", {"seeds": SEEDS, "summary": summaries(columns), "runs": runs})
+    recipe = dataclasses.asdict(RECIPES["minute"])
+    save("minute", {"seeds": SEEDS, "recipe": recipe, "summary": summaries(columns), "runs": runs})
 
 
 def pretrained():
