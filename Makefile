@@ -1,4 +1,4 @@
-# make tutorial · test · lab · figures · results · address: each sets up what it needs on a fresh machine.
+# make tutorial · test · lab · figures · results · bench · address: each sets up what it needs on a fresh machine.
 PYTHON ?= python3
 VENV   := .venv
 ifeq ($(OS),Windows_NT)
@@ -7,16 +7,18 @@ else
 BIN := $(VENV)/bin
 endif
 READY := $(VENV)/.installed
+BENCH := $(VENV)/.bench-installed
 
-.PHONY: tutorial test lab figures results save address clean help
+.PHONY: tutorial test lab figures results bench save address clean help
 
 help:
-	@echo "make tutorial   run notebooks 00-06 and write pages to build/"
+	@echo "make tutorial   run the notebooks and write pages to build/"
 	@echo "make test       run every test"
 	@echo "make lab        open JupyterLab at notebook 00"
 	@echo "make figures    draw figures/ again"
 	@echo "make save       run the notebooks and save their outputs in place"
-	@echo "make results    measure again what results/ holds (about an hour)"
+	@echo "make results    measure again what results/ holds (two hours; minutes on a large GPU)"
+	@echo "make bench [PARTS=\"peers loop cost gpu\"]   measure speed, beside other Mixers and alone (ten minutes)"
 	@echo "make address [URL=https://github.com/you/fork]   write the repository's address into the notebooks"
 
 # pyproject.toml is the one list of dependencies: when it changes, they are installed again.
@@ -47,6 +49,13 @@ save: $(READY)
 
 results: $(READY)
 	$(BIN)/python tools/measure.py
+
+# Without timm or mlp-mixer-pytorch, what compares with them says that it is skipped.
+$(BENCH): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' && touch $@ || true
+
+bench: $(BENCH)
+	$(BIN)/python benchmarks/bench.py $(PARTS)
 
 address: $(READY)
 	$(BIN)/python tools/notebooks.py address $(URL)

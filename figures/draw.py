@@ -13,11 +13,12 @@ import matplotlib
 
 from mixer_utils import diagrams
 from mixer_utils.checkpoints import write_atomically
-from mixer_utils.plotting import plot_confusion_matrix, plot_history
+from mixer_utils.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, figure, plot_confusion_matrix, plot_history
 from mixer_utils.training import History
 
 HERE = Path(__file__).resolve().parent
-MINUTE = HERE.parent / "results" / "minute.json"
+RESULTS = HERE.parent / "results"
+MINUTE, PEERS, COST = (RESULTS / f"{name}.json" for name in ("minute", "bench-peers", "bench-cost"))
 STYLE = {"svg.hashsalt": "mlp-mixer-tutorial", "svg.fonttype": "path"}
 
 
@@ -26,6 +27,9 @@ def main(folder=HERE):
     save(diagrams.patch_embedding(), "Patch embedding", folder, "patch_embedding")
     save(diagrams.mixer_layer(), "One Mixer layer", folder, "mixer_layer")
     save(diagrams.mlp_block(), "The MLP block", folder, "mlp_block")
+    if PEERS.exists() and COST.exists():  # what `make bench` measures
+        bench = plot_bench(json.loads(PEERS.read_text())["cases"], json.loads(COST.read_text())["sweeps"])
+        save(bench, "Speed beside other Mixers, and how cost grows", folder, "bench")
 
     if not MINUTE.exists():
         return f"{MINUTE} is missing: run `make results` to measure it; curves and confusion matrix were not drawn."
@@ -38,6 +42,55 @@ def main(folder=HERE):
     metrics = run["metrics"]
     names = [row["name"] for row in metrics["per_class"]]
     save(plot_confusion_matrix(metrics["confusion_matrix"], names), "Confusion matrix", folder, "confusion_matrix")
+
+
+def plot_bench(cases, sweeps):
+    """Above, how many times as long other Mixers take as ours; below, seconds and memory of a step against its size."""
+    precision = cases[0]["precision"]
+    ratios = [f["median"] for case in cases if case["precision"] == precision for f in case["ratio"].values()]
+    exponents = ", ".join(f"{found['exponent']['seconds']:.2f} of {name}" for name, found in sweeps.items())
+    beside = f", between {min(ratios):.2f} and {max(ratios):.2f} times as long in {precision}" if ratios else ""
+    picture, axes = figure(2, 2, (8.4, 7.6), alt=(
+        f"Time of other Mixers relative to ours, by shape, in training and inference{beside}. Below, seconds and saved "
+        f"memory of a training step against the formula's multiply-adds; seconds grow with the power {exponents}."
+    ), height_ratios=[3, 2])  # fmt: skip
+    for ax, mode in zip(axes[0], ("training", "inference"), strict=True):
+        draw_ratios(ax, [case for case in cases if case["mode"] == mode], precision)
+        ax.set(title=mode, xlabel="time relative to ours")
+    axes[0, 1].set_yticklabels([])
+    axes[0, 0].legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
+    for ax, key, unit, name in [(axes[1, 0], "seconds", 1e-3, "a training step (ms)"),
+                                (axes[1, 1], "saved_bytes", 2**20, "saved for backward (MiB)")]:  # fmt: skip
+        for (sweep, found), colour, marker in zip(sweeps.items(), (BLUE, ORANGE, GREEN), "osD", strict=True):
+            ax.loglog([point["multiply_adds"] / 1e6 for point in found["points"]],
+                      [point[key] / unit for point in found["points"]], color=colour, marker=marker, ms=5,
+                      label=f"{sweep} alone: as {sweep} to the power {found['exponent'][key]:.2f}")  # fmt: skip
+        ax.set(xlabel="multiply-adds of one image (millions)", ylabel=name)
+        ax.grid(alpha=0.25)
+        ax.legend(fontsize=8)
+    return picture
+
+
+def draw_ratios(ax, cases, precision):
+    """A bar for each shape and model in ``precision``, with its quartiles; a dot on it for float32."""
+    shapes = list(dict.fromkeys(case["shape"] for case in cases))
+    names = list(dict.fromkeys(name for case in cases for name in case["ratio"]))
+    wide = 0.8 / max(1, len(names))
+    for i, (name, colour) in enumerate(zip(names, (BLUE, ORANGE, PURPLE), strict=False)):
+        for case in cases:
+            if name not in case["ratio"]:
+                continue
+            found, y = case["ratio"][name], shapes.index(case["shape"]) + (i - (len(names) - 1) / 2) * wide
+            if case["precision"] == precision:
+                spread = [[found["median"] - found["low"]], [found["high"] - found["median"]]]
+                ax.barh(y, found["median"], wide * 0.9, xerr=spread, color=colour, error_kw={"ecolor": GREY, "lw": 1},
+                        label=name if case["shape"] == shapes[0] else None)  # fmt: skip
+            else:
+                ax.plot(found["median"], y, "o", color="white", mec="black", ms=4.5, zorder=3,
+                        label=case["precision"] if i == 0 and case["shape"] == shapes[0] else None)  # fmt: skip
+    ax.axvline(1, color="black", lw=1)
+    ax.set_yticks(range(len(shapes)), shapes)
+    ax.invert_yaxis()
 
 
 def save(picture, title, folder, name):

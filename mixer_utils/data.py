@@ -1,4 +1,8 @@
-"""Image data sets, whole and in memory: MNIST, Fashion-MNIST, CIFAR-10 and scikit-learn's digits.
+"""Image data sets: small ones whole and in memory, large ones read from folders of image files as they are needed.
+
+In memory: MNIST, Fashion-MNIST, CIFAR-10 and scikit-learn's digits. From folders: ImageNet, or any folder with one
+folder a class (``load_image_folder``). Both kinds have the same face: a split with ``labels`` that can be cut, moved to
+a device and read in ``batches``.
 
 Raw files are looked for in the data folder first (``MIXER_DATA``; by default ``data/`` in this repository, or in the
 current folder where the package is installed without one), then downloaded, unless ``MIXER_DOWNLOAD=0``. Every raw file
@@ -20,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 
 class DataError(RuntimeError):
@@ -42,6 +47,79 @@ class Split:
     def to(self, device):
         return Split(self.images.to(device), self.labels.to(device))
 
+    @property
+    def image_shape(self):
+        """(in_channels, H, W)."""
+        return tuple(self.images.shape[1:])
+
+    def batches(self, indices, train=False):
+        """Yield (images, labels) for every index tensor of ``indices``.
+
+        ``train`` is there for the likeness with FolderSplit: images in memory are augmented where they are trained on.
+        """
+        for index in indices:
+            index = index.to(self.labels.device)
+            yield self.images.index_select(0, index), self.labels.index_select(0, index)  # faster than [index]
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderSplit:
+    """Images too many for memory: the ``paths`` of N image files, and their classes, ``labels`` int64 (N,).
+
+    Has no ``images``: ``batches`` reads them, uint8 (B, 3, size, size), and puts them on the device the labels are on.
+    ``randaugment`` is the magnitude of RandAugment in training (see ``load_image_folder``), 0 for none.
+    """
+
+    paths: np.ndarray  # of bytes: a million Python strings would be copied, bit by bit, into every reading process
+    labels: torch.Tensor
+    size: int = 224
+    randaugment: int = 15
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        rows = torch.arange(len(self), device=self.labels.device)[index].cpu()
+        return dataclasses.replace(self, paths=self.paths[rows.numpy()], labels=self.labels[index])
+
+    def to(self, device):
+        return dataclasses.replace(self, labels=self.labels.to(device))
+
+    @property
+    def image_shape(self):
+        """(in_channels, H, W)."""
+        return 3, self.size, self.size
+
+    def batches(self, indices, train=False):
+        """Yield (images, labels) for every index tensor of ``indices``, read ahead by several processes.
+
+        For training an image is cropped at random, flipped in half of the cases and given two layers of RandAugment;
+        otherwise its shorter side is resized to size * 256 / 224 and its centre cut out. How an image is augmented
+        follows from torch's random numbers at the time of this call and from its index in this split: seeded alike,
+        an image comes out alike in any batch, read by any number of processes, on one machine or eight.
+
+        Raises DataError, naming the file, where one cannot be read.
+        """
+        seed = torch.randint(2**62, ()).item() if train else 0  # drawn now, not when the first batch is asked for
+        return self._read(indices, ImageReader(self.paths, image_transform(self.size, self.randaugment, train), seed))
+
+    def _read(self, indices, reader):
+        device = self.labels.device
+        # batch_size=None: every index list goes to the reader as it is, and comes back as a whole batch.
+        loader = DataLoader(
+            reader,
+            batch_size=None,
+            sampler=(index.tolist() for index in indices),
+            num_workers=num_workers(len(self)),
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # its own: reading takes none of the caller's random numbers
+        )
+        for batch in loader:
+            if isinstance(batch, DataError):
+                raise batch
+            images, index = batch
+            yield images.to(device, non_blocking=True), self.labels[index.to(device)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -51,8 +129,8 @@ class Dataset:
     """
 
     name: str
-    train: Split
-    test: Split
+    train: Split | FolderSplit
+    test: Split | FolderSplit
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -60,7 +138,7 @@ class Dataset:
     @property
     def image_shape(self):
         """(in_channels, H, W)."""
-        return tuple(self.train.images.shape[1:])
+        return self.train.image_shape
 
     def normalize(self, images):
         """uint8 images (B, in_channels, H, W) -> float32, about mean 0 and variance 1: what every model here is fed."""
@@ -80,7 +158,10 @@ def normalize(images, mean, std):
 
 
 def load_dataset(name, *, fallback=None):
-    """The data set called ``name``: "mnist", "fashion-mnist", "cifar10" or "digits".
+    """The data set called ``name``: "mnist", "fashion-mnist", "cifar10", "digits" or "imagenet".
+
+    ImageNet is not downloaded: its folders train and val, each with one folder a class, are looked for in the data
+    folder's imagenet, and read by ``load_image_folder``.
 
     ``fallback="digits"`` gives scikit-learn's digits, and says so in one printed line, where ``name`` is neither here
     nor can be downloaded. Without it that raises DataError, as a damaged file always does.
@@ -99,27 +180,37 @@ def load_dataset(name, *, fallback=None):
         return data
 
 
+def load_image_folder(root, size=224, randaugment=15):
+    """The Dataset of image files below ``root``: folders train and val, each with one folder a class.
+
+    Images come as RGB, ``size`` pixels each way; val is the test split; the folders' names, sorted, are the classes.
+    Mean and deviation are 0.5, the authors' (x - 127.5) / 127.5 (paper, appendix B).
+
+    ``randaugment`` is the magnitude of RandAugment's two layers on torchvision's scale, 0 (none) to 30. The default
+    is the paper's number for ImageNet (appendix B), but on the authors' TensorFlow scale every change grows three
+    times as fast (https://github.com/google-research/big_vision, ``pp/autoaugment.py``: 10 turns an image by 30
+    degrees, torchvision's 30 does): their 15 is stronger than anything torchvision offers.
+
+    Raises DataError, before any image is read, where a folder is missing or empty or the classes are not the same.
+    """
+    if not isinstance(randaugment, int) or not 0 <= randaugment <= 30:
+        raise ValueError(f"randaugment is {randaugment!r}: it must be a whole number from 0 (none) to 30.")
+    root = Path(root).expanduser().absolute()
+    (train, classes), (test, others) = (_image_files(root / part, size, randaugment) for part in ("train", "val"))
+    if classes != others:
+        raise DataError(
+            f"{root / 'train'} and {root / 'val'} hold different classes (only in train: {_some(classes, others)}; "
+            f"only in val: {_some(others, classes)}): give both the same class folders."
+        )
+    return Dataset(root.name, train, test, tuple(classes), (0.5,) * 3, (0.5,) * 3)
+
+
 def data_folder():
     """Where raw files live: ``MIXER_DATA``, or ``data/`` beside this package's checkout, or ``data/`` here."""
     if "MIXER_DATA" in os.environ:
         return Path(os.environ["MIXER_DATA"]).expanduser()
     checkout = Path(__file__).resolve().parent.parent
     return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
-
-
-def random_shift(images, most, generator=None):
-    """Move every image by its own random whole number of pixels, at most ``most`` each way; zeros come in behind.
-
-    Shape: (B, in_channels, H, W) -> the same.
-    """
-    batch, _, height, width = images.shape
-    padded = F.pad(images, (most,) * 4)
-    by = torch.randint(0, 2 * most + 1, (2, batch, 1), generator=generator).to(images.device)
-    rows = by[0] + torch.arange(height, device=images.device)  # (B, H): for every image, the rows it keeps
-    columns = by[1] + torch.arange(width, device=images.device)
-    image = torch.arange(batch, device=images.device)
-    # Advanced indexing puts the channels last; a view puts them back.
-    return padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
 
 
 # --- the data sets ---------------------------------------------------------------------------------------------------
@@ -165,7 +256,19 @@ def _digits():
     return Dataset("digits", whole[:-360], whole[-360:], tuple("0123456789"), (0.3054,), (0.3238,))
 
 
-LOADERS = {"mnist": _mnist, "fashion-mnist": _fashion_mnist, "cifar10": _cifar10, "digits": _digits}
+def _imagenet():
+    folder = data_folder() / "imagenet"
+    if not any((folder / part).exists() for part in ("train", "val")):
+        raise Unreachable(
+            folder,
+            "ImageNet is given to registered users only",
+            "register at https://image-net.org, and put its folders train and val there, each with one folder a class",
+        )
+    return load_image_folder(folder)
+
+
+LOADERS = {"mnist": _mnist, "fashion-mnist": _fashion_mnist, "cifar10": _cifar10, "digits": _digits,
+           "imagenet": _imagenet}  # fmt: skip
 FASHION_CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 CIFAR10_CLASSES = ("airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -176,12 +279,9 @@ CIFAR10_CLASSES = ("airplane", "car", "bird", "cat", "deer", "dog", "frog", "hor
 class Unreachable(DataError):
     """Not in the data folder, and no source could be reached; ``reason`` says why not."""
 
-    def __init__(self, folder, reason, files):
+    def __init__(self, folder, reason, remedy):
         self.reason = reason
-        super().__init__(
-            f"{folder.name} is not in {folder} and could not be downloaded ({reason}): "
-            f"connect to the internet, or put {', '.join(files)} there."
-        )
+        super().__init__(f"{folder.name} is not in {folder} and could not be downloaded ({reason}): {remedy}.")
 
 
 MNIST_MD5 = {
@@ -208,8 +308,9 @@ def _files(name, expected, *sources):
 
 
 def _fetch(folder, expected, sources):
+    remedy = f"connect to the internet, or put {', '.join(expected)} there"
     if os.environ.get("MIXER_DOWNLOAD") == "0":
-        raise Unreachable(folder, "MIXER_DOWNLOAD is 0", expected)
+        raise Unreachable(folder, "MIXER_DOWNLOAD is 0", remedy)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = tempfile.TemporaryDirectory(prefix="part-", dir=folder, ignore_cleanup_errors=True)
@@ -235,7 +336,7 @@ def _fetch(folder, expected, sources):
             for file, path in found.items():
                 os.replace(path, folder / file)
             return
-    raise Unreachable(folder, "; ".join(reasons), expected)
+    raise Unreachable(folder, "; ".join(reasons), remedy)
 
 
 def _last_line(error):
@@ -297,3 +398,90 @@ def _read_idx(path):
 
 def _splits(images, labels):
     return [Split(x[:, None], y.long()) for x, y in zip(images, labels, strict=True)]
+
+
+# --- folders of image files ------------------------------------------------------------------------------------------
+
+
+def _image_files(folder, size, randaugment):
+    """The FolderSplit of ``folder``, and the names of its classes. Raises DataError where there are none."""
+    from torchvision.datasets import ImageFolder
+
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}: make it, with one folder of images for each class.")
+    try:
+        found = ImageFolder(folder, allow_empty=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} holds no class folders: put the images of each class in a folder there.") from error
+    empty = _some(found.classes, {found.classes[label] for label in found.targets})
+    if empty != "none":
+        raise DataError(f"{folder} has class folders without an image ({empty}): fill them, or delete them.")
+    paths = np.array([os.fsencode(path) for path, _ in found.samples])
+    return FolderSplit(paths, torch.tensor(found.targets), size, randaugment), found.classes
+
+
+def _some(names, others):
+    """The first three of the ``names`` that are not among the ``others``, to be put into a sentence."""
+    missing = sorted(set(names) - set(others))
+    return ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "") or "none"
+
+
+def image_transform(size, randaugment, train):
+    """What is done to one RGB image of Pillow's, as a callable that returns uint8 (3, size, size)."""
+    from torchvision.transforms import v2
+
+    if not train:
+        return v2.Compose([v2.Resize(size * 256 // 224), v2.CenterCrop(size), v2.PILToTensor()])
+    # Grey behind a turned image, as the authors have it: it is zero once normalised.
+    change = [v2.RandAugment(num_ops=2, magnitude=randaugment, fill=128)] if randaugment else []
+    return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *change, v2.PILToTensor()])
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageReader:
+    """``reader[index list]`` is a batch, (uint8 (B, 3, size, size), index tensor), or the DataError of a damaged file.
+
+    It runs in DataLoader's processes. The error is returned, not raised: raised there, it would arrive as a traceback.
+    """
+
+    paths: np.ndarray
+    transform: object
+    seed: int
+
+    def __getitem__(self, index):
+        images = []
+        with torch.random.fork_rng(devices=[]):  # without processes this is the caller's own
+            for i in index:
+                torch.default_generator.manual_seed(self.seed + i)  # torch.manual_seed would seed the GPU too
+                try:
+                    images.append(self.transform(read_rgb(os.fsdecode(self.paths[i]))))
+                except DataError as error:
+                    return error
+        return torch.stack(images), torch.tensor(index)
+
+
+def read_rgb(path):
+    """An image file as Pillow's RGB image. Raises DataError for one that is missing, damaged or no image."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except Exception as error:  # Pillow's are of many kinds, by format and by damage
+        reason = "damaged, or not an image" if os.path.isfile(path) else "no such file"
+        raise DataError(f"{path} cannot be read ({reason}): replace it, or delete it and run again.") from error
+
+
+def num_workers(count):
+    """How many processes read ``count`` images: ``MIXER_WORKERS``, else one a core, 8 at most, none for a few images.
+
+    Raises DataError where MIXER_WORKERS is no number.
+    """
+    asked = os.environ.get("MIXER_WORKERS")
+    if asked is None:
+        # The cores this process may use can be fewer than the machine's; only Linux says so.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(8, cores) if count >= 64 else 0
+    if not asked.isdecimal():
+        raise DataError(f"MIXER_WORKERS is {asked!r}: it must be a whole number of processes, 0 for none.")
+    return int(asked)

@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import torch
 
-from mixer_utils.training import predict_logits
+from mixer_utils.training import split_logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def evaluate(model, data, split="test"):
     Raises ValueError for a model whose classes are not the data's.
     """
     part = getattr(data, split) if isinstance(split, str) else split
-    logits = predict_logits(model, part.images, data)
+    logits = split_logits(model, part, data)
     if logits.shape[1] != len(data.class_names):
         raise ValueError(
             f"The model has {logits.shape[1]} classes, {data.name} has {len(data.class_names)}: use another."

@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 
 class PatchEmbedding(nn.Module):
@@ -23,7 +24,12 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(in_channels, hidden_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images):
-        return self.proj(images).flatten(2).transpose(1, 2)
+        # With stride P a convolution is one matrix product: each patch, as a row of numbers, times the same weights.
+        # Written so, the tokens come out in the order in which the blocks read them.
+        P = self.proj.stride[0]
+        patches = images.unfold(2, P, P).unfold(3, P, P)  # (B, in_channels, H / P, W / P, P, P)
+        rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)  # (B, S, in_channels * P * P)
+        return F.linear(rows, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class MlpBlock(nn.Module):
@@ -42,6 +48,22 @@ class MlpBlock(nn.Module):
         return self.dense_1(self.act(self.dense_0(x)))
 
 
+class TokenMixing(MlpBlock):
+    """An MlpBlock over the tokens of every channel: W_2 gelu(W_1 x), weights on the left (paper, equation 1).
+
+    Shape: (B, S, C) -> (B, S, C). Transposing, an MlpBlock and transposing back give the same numbers; here nothing is
+    moved in memory.
+    """
+
+    def forward(self, x):
+        return left(self.dense_1, self.act(left(self.dense_0, x)))
+
+
+def left(dense, x):
+    """A Linear over the second dimension instead of the last: (B, in, C) -> (B, out, C)."""
+    return torch.baddbmm(dense.bias[:, None], dense.weight.expand(len(x), -1, -1), x)
+
+
 class MixerBlock(nn.Module):
     """Token mixing, then channel mixing, each after its own LayerNorm and inside its own residual (paper, figure 1).
 
@@ -52,14 +74,13 @@ class MixerBlock(nn.Module):
     def __init__(self, num_tokens, hidden_dim, tokens_mlp_dim, channels_mlp_dim, drop=0.0, gelu="tanh"):
         super().__init__()
         self.norm_0 = nn.LayerNorm(hidden_dim, eps=1e-6)
-        self.token_mixing = MlpBlock(num_tokens, tokens_mlp_dim, gelu)
+        self.token_mixing = TokenMixing(num_tokens, tokens_mlp_dim, gelu)
         self.norm_1 = nn.LayerNorm(hidden_dim, eps=1e-6)
         self.channel_mixing = MlpBlock(hidden_dim, channels_mlp_dim, gelu)
         self.drop = drop
 
     def forward(self, x):
-        y = self.norm_0(x).transpose(1, 2)  # (B, C, S): now the last dimension is the position
-        x = x + self.keep(self.token_mixing(y).transpose(1, 2))
+        x = x + self.keep(self.token_mixing(self.norm_0(x)))
         return x + self.keep(self.channel_mixing(self.norm_1(x)))
 
     def keep(self, branch):
@@ -164,7 +185,9 @@ CONFIGS = {
     "L/16": _paper(24, 16, 1024),
     "H/14": _paper(32, 14, 1280),
     # This project's own, for 28 x 28 grey images.
+    "mnist/quick": dict(patch_size=7, num_blocks=2, hidden_dim=64, tokens_mlp_dim=64, channels_mlp_dim=256, gelu="erf"),
     "mnist/7": dict(patch_size=7, num_blocks=3, hidden_dim=96, tokens_mlp_dim=48, channels_mlp_dim=384, gelu="erf"),
+    "mnist/full": dict(patch_size=7, num_blocks=4, hidden_dim=192, tokens_mlp_dim=64, channels_mlp_dim=768, gelu="erf"),
     "mnist/4": dict(patch_size=4, num_blocks=4, hidden_dim=128, tokens_mlp_dim=64, channels_mlp_dim=512),
 }
 

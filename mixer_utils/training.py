@@ -5,9 +5,11 @@ Read ``train`` from top to bottom; everything else in this file is something it 
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -15,30 +17,42 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from mixer_utils.checkpoints import read_tensors, save_checkpoint, write_atomically, write_tensors
-from mixer_utils.data import load_dataset, random_shift
+from mixer_utils.augmentation import AFFINE_NUMBERS, SHIFT_NUMBERS, mixup, random_affine, random_shift
+from mixer_utils.checkpoints import CheckpointError, read_tensors, save_checkpoint, write_atomically, write_tensors
+from mixer_utils.data import load_dataset
+from mixer_utils.devices import Processes, autocast, joined_processes, keep_freed_memory, pick_device, replayed
 from mixer_utils.model import MlpMixer, create_mixer
+from mixer_utils.optimizers import make_optimizers, set_learning_rate
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Everything that decides a training run but the seed and the device.
 
-    ``learning_rate`` is the highest one reached; it rises linearly over the ``warmup`` share of all steps and falls
-    linearly to zero. ``optimizer`` is "muon" (Muon on the blocks' matrices, AdamW on the rest) or "adamw" (on all).
-    ``shift`` is in pixels. ``validation`` training images are held out and never trained on.
+    ``learning_rate`` is the highest one reached; it rises linearly over the ``warmup`` share of all steps (or that many
+    steps, from 1 on) and falls linearly to zero. ``optimizer`` is "muon" (Muon on the blocks' matrices, AdamW on the
+    rest) or "adamw" (on all); ``momentum`` is Muon's. ``shift, translation, elastic`` are in pixels, ``rotation`` in
+    degrees, ``scale`` and ``shear`` are shares. ``mixup`` is the alpha of its Beta distribution. A ``clip_norm`` of 0
+    clips nothing. ``validation`` training images are held out and never trained on.
     """
 
     name: str
     dataset: str = "mnist"
     model: str = "mnist/7"  # a name in CONFIGS
-    epochs: int = 5
+    epochs: int = 8
     batch_size: int = 256
     optimizer: str = "muon"
     learning_rate: float = 1.5e-2
+    momentum: float = 0.95
     weight_decay: float = 0.05
     warmup: float = 0.1
     shift: int = 1
+    rotation: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    translation: float = 0.0
+    elastic: float = 0.0
+    mixup: float = 0.0
     label_smoothing: float = 0.0
     stochastic_depth: float = 0.0
     clip_norm: float = 1.0
@@ -46,19 +60,32 @@ class Recipe:
 
     def learning_rate_at(self, step, steps):
         """The learning rate of step ``step`` (from 0) of ``steps``."""
-        warmup = max(1, round(self.warmup * steps))
+        warmup = max(1, round(self.warmup if self.warmup >= 1 else self.warmup * steps))
         return self.learning_rate * min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+
+    @property
+    def affine(self):
+        """The arguments of ``random_affine``."""
+        return {name: getattr(self, name) for name in ("rotation", "scale", "shear", "translation", "elastic")}
 
 
 RECIPES = {
     recipe.name: recipe
     for recipe in [
+        Recipe("quick", model="mnist/quick", epochs=3, batch_size=384, learning_rate=4.5e-2, momentum=0.9, clip_norm=0),
         Recipe("minute"),
+        Recipe("full", model="mnist/full", epochs=50, learning_rate=1e-2, shift=0, rotation=15, scale=0.15, shear=0.15,
+               translation=2, elastic=1.2),
         Recipe("digits", dataset="digits", epochs=30, batch_size=64, validation=200),
+        # The paper's, for ImageNet alone (appendix B); RandAugment and random crops are the data set's.
+        Recipe("imagenet", dataset="imagenet", model="B/16", epochs=300, batch_size=4096, optimizer="adamw",
+               learning_rate=1e-3, weight_decay=0.1, warmup=10_000, shift=0, mixup=0.5, stochastic_depth=0.1,
+               validation=10_000),
     ]
-}
+}  # fmt: skip
 
 
+ALONE = Processes()
 STEP_COLUMNS = ("loss", "accuracy", "learning_rate")
 EPOCH_COLUMNS = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate", "seconds",
                  "images")  # fmt: skip
@@ -91,21 +118,33 @@ class TrainingError(RuntimeError):
 
 
 def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=None, resume=False, progress=True,
-          tensorboard=None):  # fmt: skip
+          tensorboard=None, compile=False):  # fmt: skip
     """Train a Mixer and return ``(model, history)``, the model in eval mode on the device it was trained on.
 
     recipe: a name in ``RECIPES`` or a Recipe. data: a Dataset, else the one that the recipe names. model: any module
     that maps (B, in_channels, H, W) to logits, trained in place, else the recipe's Mixer. seed: decides weights, order
     and augmentation. device: "auto", "cpu", "cuda" or "mps". out: a folder for model.safetensors, history.json and,
-    after every epoch, resume.safetensors, from which ``resume=True`` goes on. progress: show a bar. tensorboard: a
-    folder for TensorBoard's logs. Ctrl-C ends the run and keeps what was learned.
+    after every epoch, resume.safetensors, from which ``resume=True`` goes on to the very weights of a run that was
+    never interrupted. progress: show a bar. tensorboard: a folder for TensorBoard's logs. compile: torch.compile the
+    model first. Ctrl-C ends the run after the current step and keeps what was learned. Under torchrun, every process
+    takes its share of each batch.
 
-    The test images are never read here. Raises TrainingError for a loss that is not finite, a device that is not
-    there or a folder that cannot be resumed, ValueError for an unknown recipe or a model that is not for this data.
+    The test images are never read here. Raises TrainingError for a loss that is not finite, a batch that the GPU's
+    memory cannot hold or a folder that cannot be resumed, DeviceError for a device that is not there or a process that
+    is lost, ValueError for an unknown recipe or a model that is not for this data.
     """
     recipe = find_recipe(recipe)
     device = pick_device(device)
-    if out is not None:
+    if device.type == "cpu":
+        keep_freed_memory()
+    with joined_processes() as processes:
+        return run(recipe, data, model, seed, processes.device(device), processes, out, resume, progress, tensorboard,
+                   compile)  # fmt: skip
+
+
+def run(recipe, data, model, seed, device, processes, out, resume, progress, tensorboard, compile):
+    """What ``train`` does, in one of the processes of a run."""
+    if out is not None and processes.first:
         prepare_folder(out, resume)
     data = data or load_dataset(recipe.dataset)
     training, validation = (split.to(device) for split in hold_out(data.train, recipe.validation))
@@ -115,8 +154,10 @@ def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=
     check_fits(model, data, out)
     optimizers = make_optimizers(model, recipe)
     history = History()
+    identity = {"recipe": dataclasses.asdict(recipe), "seed": seed, "data": fingerprint(data)}
     if resume:
-        load_state(out, model, optimizers, history, recipe, seed)
+        load_state(out, model, optimizers, history, identity)
+    update = make_update(model, optimizers, recipe, device, processes, compile)
 
     batch_size = min(recipe.batch_size, len(training))
     steps_per_epoch = len(training) // batch_size  # the last, smaller batch is left out; another one in every epoch
@@ -124,68 +165,64 @@ def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=
     first_epoch = len(history.epochs["seconds"])
     step = first_epoch * steps_per_epoch
 
-    with progress_bar(steps, step, progress) as bar, tensorboard_log(tensorboard) as log:
-        try:
-            for epoch in range(first_epoch, recipe.epochs):
-                start = time.perf_counter()
-                # Every epoch has a seed of its own: a resumed run draws the same numbers, with no random state to keep.
-                torch.manual_seed(seed * 10_000 + epoch)
-                order = torch.randperm(len(training)).to(device)
-                model.train()
-                for batch in order[: steps_per_epoch * batch_size].split(batch_size):
-                    learning_rate = recipe.learning_rate_at(step, steps)
-                    images = data.normalize(random_shift(training.images[batch], recipe.shift))
-                    labels = training.labels[batch]
+    with (
+        progress_bar(steps, step, progress and processes.first) as bar,
+        tensorboard_log(tensorboard if processes.first else None) as log,
+        interrupts_noted() as interrupts,
+    ):
+        for epoch in range(first_epoch, recipe.epochs):
+            start = time.perf_counter()
+            # Every epoch has a seed of its own: a resumed run draws the same numbers, with no random state to keep.
+            torch.manual_seed(seed * 10_000 + epoch)
+            order = torch.randperm(len(training))
+            numbers = torch.rand(len(training), SHIFT_NUMBERS + AFFINE_NUMBERS * any(recipe.affine.values()))
+            shares = [processes.share(batch) for batch in order[: steps_per_epoch * batch_size].split(batch_size)]
+            model.train()
+            for share, (images, labels) in zip(shares, training.batches(shares, train=True), strict=True):
+                learning_rate = recipe.learning_rate_at(step, steps)
+                set_learning_rate(optimizers, learning_rate)
+                images, targets = augment(images, labels, numbers[share].to(device), recipe, data, seed + step)
+                with out_of_memory_explained(batch_size, device):
+                    found = update(images, targets, labels)
+                stop = torch.tensor([float(len(interrupts))], device=device)
+                loss, accuracy, stop = processes.mean(torch.cat([found, stop]))
+                step += 1
+                record = {"loss": loss, "accuracy": accuracy, "learning_rate": learning_rate}
+                if not math.isfinite(loss):
+                    raise TrainingError(not_finite(step, record, out, epoch))
+                append(history.steps, record)
+                log("step", record, step)
+                bar.update()
+                if stop:
+                    break
 
-                    with autocast(device):
-                        logits = model(images)
-                    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-                    record = {
-                        "loss": loss.item(),
-                        "accuracy": (logits.argmax(1) == labels).float().mean().item(),
-                        "learning_rate": learning_rate,
-                    }
-                    if not math.isfinite(record["loss"]):
-                        raise TrainingError(not_finite(step + 1, record, out, epoch))
-
-                    loss.backward()
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-                    for optimizer in optimizers:
-                        for group in optimizer.param_groups:
-                            group["lr"] = learning_rate
-                        optimizer.step()
-                        optimizer.zero_grad()
-
-                    step += 1
-                    append(history.steps, record)
-                    log("step", record, step)
-                    bar.update()
-
-                seconds = time.perf_counter() - start
-                recent = {name: values[-steps_per_epoch:] for name, values in history.steps.items()}
-                validation_loss, validation_accuracy = loss_and_accuracy(model, validation, data)
-                record = {
-                    "train_loss": sum(recent["loss"]) / steps_per_epoch,
-                    "train_accuracy": sum(recent["accuracy"]) / steps_per_epoch,
-                    "validation_loss": validation_loss,
-                    "validation_accuracy": validation_accuracy,
-                    "learning_rate": learning_rate,
-                    "seconds": seconds,
-                    "images": steps_per_epoch * batch_size,
-                }
-                append(history.epochs, record)
-                log("epoch", record, epoch + 1)
-                bar.set_postfix_str(f"validation accuracy {validation_accuracy:.2%}")
-                if out is not None:
-                    save_state(out, model, optimizers, history, recipe, seed)
-        except KeyboardInterrupt:
-            print(f"Stopped by hand after step {step} of {steps}: the model keeps what it has learned.")
+            if stop:
+                if processes.first:
+                    print(f"Stopped by hand after step {step} of {steps}: the model keeps what it has learned.")
+                break
+            seconds = time.perf_counter() - start
+            recent = {name: values[-steps_per_epoch:] for name, values in history.steps.items()}
+            validation_loss, validation_accuracy = loss_and_accuracy(model, validation, data, processes)
+            record = {
+                "train_loss": sum(recent["loss"]) / steps_per_epoch,
+                "train_accuracy": sum(recent["accuracy"]) / steps_per_epoch,
+                "validation_loss": validation_loss,
+                "validation_accuracy": validation_accuracy,
+                "learning_rate": learning_rate,
+                "seconds": seconds,
+                "images": steps_per_epoch * batch_size,
+            }
+            append(history.epochs, record)
+            log("epoch", record, epoch + 1)
+            bar.set_postfix_str(f"validation accuracy {validation_accuracy:.2%}")
+            if out is not None and processes.first:
+                save_state(out, model, optimizers, history, identity)
 
     model.eval()
-    if out is not None:
+    if out is not None and processes.first:
         about = {
-            "recipe": dataclasses.asdict(recipe), "seed": seed, "device": str(device), "steps": step,
-            "dataset": data.name, "mean": data.mean, "std": data.std, "class_names": data.class_names,
+            "recipe": dataclasses.asdict(recipe), "seed": seed, "device": str(device), "processes": processes.size,
+            "steps": step, "dataset": data.name, "mean": data.mean, "std": data.std, "class_names": data.class_names,
             "train_seconds": history.train_seconds, "images_per_second": history.images_per_second,
             "torch_version": torch.__version__,
         }  # fmt: skip
@@ -206,31 +243,35 @@ def find_recipe(recipe):
     return recipe
 
 
-def pick_device(name="auto"):
-    """The torch.device called ``name``; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises TrainingError for a GPU that is asked for and not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, available in there.items() if available)
-    if not there.get(str(name).split(":")[0]):
-        raise TrainingError(
-            f"The device {name!r} was asked for, but this machine offers {', '.join(k for k in there if there[k])}: "
-            f'choose one of those or "auto".'
-        )
-    return torch.device(name)
+def changed(recipe, settings):
+    """The recipe with some values changed, each given as the text "name=value". Raises ValueError for an unfit one."""
+    recipe = find_recipe(recipe)
+    fields = {field.name: field.type for field in dataclasses.fields(recipe)}
+    changes = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in fields:
+            raise ValueError(f"A recipe has no {name!r}: choose one of {', '.join(fields)}.")
+        try:
+            changes[name] = fields[name](value)
+        except ValueError:
+            kind = {int: "a whole number", float: "a number"}[fields[name]]
+            raise ValueError(f"{name} is {value!r}: it must be {kind}.") from None
+    return dataclasses.replace(recipe, **changes)
 
 
 def prepare_folder(out, resume):
     """Make the run's folder. One that holds a run or cannot be written is refused now, not after an hour."""
-    if not resume and (Path(out) / "resume.safetensors").exists():
+    if not resume and any((Path(out) / name).exists() for name in STATES):
         raise TrainingError(
             f"{out} already holds a run: go on with it (resume=True, or --resume), or give another folder."
         )
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
+        for name in (*STATES, "model.safetensors", "history.json"):
+            for unfinished in Path(out).glob(f".{name}-*"):  # left by a process that was killed while writing
+                unfinished.unlink()
     except OSError as error:
         raise TrainingError(f"The folder {out} cannot be written ({error.strerror}): give another one.") from error
 
@@ -256,7 +297,7 @@ def check_fits(model, data, out):
         raise ValueError(
             f"out= saves an MlpMixer, and this model is a {type(model).__name__}: leave out= away and save it yourself."
         )
-    found = tuple(predict_logits(model, data.train.images[:1], data).shape)
+    found = tuple(predict_logits(model, torch.zeros(1, *data.image_shape, dtype=torch.uint8), data).shape)
     if found != (1, len(data.class_names)):
         raise ValueError(
             f"The model's logits for one image have the shape {found}, but {data.name} has {len(data.class_names)} "
@@ -264,50 +305,77 @@ def check_fits(model, data, out):
         )
 
 
-def make_optimizers(model, recipe):
-    """Muon on the matrices between the first layer and the last, AdamW on the rest; or AdamW alone.
+def fingerprint(data):
+    """A short text that differs where the training images' classes or order do."""
+    return f"{data.name}, {hashlib.sha256(data.train.labels.numpy().tobytes()).hexdigest()[:16]}"
 
-    Muon makes every update of a matrix nearly orthogonal, so that no direction is learned much faster than another:
-    https://kellerjordan.github.io/posts/muon/. It is meant for hidden layers; here the first is called ``stem``, the
-    last ``head``. Biases and LayerNorms are not decayed.
+
+def make_update(model, optimizers, recipe, device, processes, compile):
+    """The function that does one step: (images, targets, labels) -> tensor of loss and accuracy, on one batch.
+
+    On CUDA it is recorded once and replayed: a small Mixer's step is some 500 launches that take longer than the work.
     """
-    if recipe.optimizer not in ("muon", "adamw"):
-        raise ValueError(f'optimizer is {recipe.optimizer!r}: it must be "muon" or "adamw".')
-    matrices, weights, vectors = [], [], []
-    for name, parameter in model.named_parameters():
-        hidden = parameter.ndim == 2 and not name.startswith(("stem", "head"))
-        if parameter.ndim < 2:
-            vectors.append(parameter)
-        elif hidden and recipe.optimizer == "muon":
-            matrices.append(parameter)
-        else:
-            weights.append(parameter)
-    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
-    optimizers = [torch.optim.AdamW(groups, lr=recipe.learning_rate)] if groups else []
-    if matrices:
-        # Scaled to AdamW's usual update size, so that one learning rate serves both.
-        optimizers.append(torch.optim.Muon(matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay,
-                                           adjust_lr_fn="match_rms_adamw"))  # fmt: skip
-    return optimizers
+    forward = processes.parallel(torch.compile(model) if compile else model)
+
+    def update(images, targets, labels):
+        with autocast(device):
+            logits = forward(images)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
+        loss.backward()
+        if recipe.clip_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        return torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()])
+
+    return replayed(update) if device.type == "cuda" and processes.size == 1 else update
 
 
-def autocast(device):
-    """bfloat16 for the matrix products where the processor has instructions for it; float32 elsewhere.
+def augment(images, labels, numbers, recipe, data, seed):
+    """Images as the model gets them in training, normalised, and the targets of the loss: labels or shares of them."""
+    if recipe.shift:
+        images = random_shift(images, recipe.shift, numbers[:, :SHIFT_NUMBERS])
+    if any(recipe.affine.values()):
+        images = random_affine(images, **recipe.affine, numbers=numbers[:, SHIFT_NUMBERS:])
+    images = data.normalize(images)
+    if recipe.mixup:
+        return mixup(images, labels, len(data.class_names), recipe.mixup, seed)
+    return images, labels
 
-    Weights, LayerNorms, losses and optimisers stay in float32. bfloat16 has float32's range, so losses need no scaling.
-    """
-    return torch.autocast(device.type, torch.bfloat16, enabled=gains_from_bf16(device))
+
+@contextlib.contextmanager
+def out_of_memory_explained(batch_size, device):
+    """Say which batch size was tried and which to try, where the GPU's memory is full."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        less = max(1, batch_size // 2)
+        raise TrainingError(
+            f"{batch_size} images a step do not fit into the memory of {device}: try batch_size={less}, or a smaller "
+            f"model (dataclasses.replace(recipe, batch_size={less}), or --set batch_size={less})."
+        ) from error
 
 
-def gains_from_bf16(device):
-    """Whether ``device`` computes faster in bfloat16 than in float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        able = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases: there float32 is a safe answer
-        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    return False
+@contextlib.contextmanager
+def interrupts_noted():
+    """A list that grows with every Ctrl-C: the step under way is finished first. A second one interrupts at once."""
+    noted = []
+
+    def note(number, frame):
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not in the main thread, which alone is interrupted
+        yield noted
+        return
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @torch.inference_mode()
@@ -318,10 +386,20 @@ def predict_logits(model, images, data, batch_size=1000):
     return torch.cat([model(data.normalize(part.to(device))).float().cpu() for part in images.split(batch_size)])
 
 
-def loss_and_accuracy(model, split, data):
-    """Mean cross-entropy in nats and accuracy (0 to 1) on a split, in float32."""
-    logits, labels = predict_logits(model, split.images, data), split.labels.cpu()
-    return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
+def split_logits(model, split, data):
+    """Logits (N, num_classes) in float32, on the CPU, of a whole split, in its order."""
+    batch_size = max(1, min(1000, 10_000_000 // math.prod(split.image_shape)))  # images of 224 pixels in smaller batches
+    parts = torch.arange(len(split)).split(batch_size)
+    return torch.cat([predict_logits(model, images, data) for images, _ in split.batches(parts)])
+
+
+def loss_and_accuracy(model, split, data, processes=ALONE):
+    """Mean cross-entropy in nats and accuracy (0 to 1) on a split, in float32; each process works on its share."""
+    share = split[processes.rank :: processes.size]
+    logits, labels = split_logits(model, share, data), share.labels.cpu()
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    found = torch.stack([loss.double(), (logits.argmax(1) == labels).sum().double()]) * (processes.size / len(split))
+    return tuple(processes.mean(found))
 
 
 def append(columns, record):
@@ -332,7 +410,7 @@ def append(columns, record):
 
 def not_finite(step, record, out, epoch):
     """What to say when a loss is infinite or not a number, and where the last good state is."""
-    kept = f"{Path(out) / 'resume.safetensors'} (epoch {epoch})" if out is not None and epoch else "none"
+    kept = f"{Path(out) / STATES[0]} (epoch {epoch})" if out is not None and epoch else "none"
     return (
         f"The loss became {record['loss']} at step {step}, at learning rate {record['learning_rate']:.2g}: lower the "
         f"recipe's learning_rate or raise its warmup. Last good checkpoint: {kept}."
@@ -361,28 +439,37 @@ def tensorboard_log(folder):
         yield lambda prefix, record, step: [writer.add_scalar(f"{prefix}/{k}", v, step) for k, v in record.items()]
 
 
-def save_state(out, model, optimizers, history, recipe, seed):
-    """Everything a run needs to go on after an epoch, as one file of tensors and one JSON text."""
+STATES = ("resume.safetensors", "resume-previous.safetensors")  # after the last epoch, and after the one before it
+
+
+def save_state(out, model, optimizers, history, identity):
+    """Everything a run needs to go on after an epoch, as one file of tensors and one JSON text.
+
+    The file of the epoch before is kept beside it: at every moment one of the two is whole.
+    """
+    latest, previous = (Path(out) / name for name in STATES)
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for i, optimizer in enumerate(optimizers):
         for key, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{key}.{name}": value for name, value in values.items()}
-    about = {"recipe": dataclasses.asdict(recipe), "seed": seed, "history": dataclasses.asdict(history)}
-    write_tensors(Path(out) / "resume.safetensors", tensors, about)
+    if latest.exists():
+        os.replace(latest, previous)
+    write_tensors(latest, tensors, {**identity, "history": dataclasses.asdict(history)})
 
 
-def load_state(out, model, optimizers, history, recipe, seed):
+def load_state(out, model, optimizers, history, identity):
     """Fill model, optimizers and history with what ``save_state`` wrote. Raises TrainingError or CheckpointError."""
     if out is None:
         raise TrainingError("resume=True needs out=, the folder of the run to go on with.")
-    path = Path(out) / "resume.safetensors"
-    tensors, about = read_tensors(path)
-    asked = {**dataclasses.asdict(recipe), "seed": seed}
-    found = {**about.get("recipe", {}), "seed": about.get("seed")}
+    path, tensors, about = read_state(out)
+    if "recipe" not in about or "history" not in about:
+        raise TrainingError(f"{path} holds no run to go on with: give another out.")
+    asked = {**identity["recipe"], **{key: identity[key] for key in ("seed", "data")}}
+    found = {**about["recipe"], **{key: about.get(key) for key in ("seed", "data")}}
     other = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in asked.items() if found.get(key) != value]
     if other:
         raise TrainingError(
-            f"{path} is of another run ({'; '.join(other)}): give the same recipe and seed, or another out."
+            f"{path} is of another run ({'; '.join(other)}): give the same recipe, seed and data, or another out."
         )
     try:
         model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
@@ -396,3 +483,21 @@ def load_state(out, model, optimizers, history, recipe, seed):
                 state.setdefault(int(parameter), {})[name] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     history.steps, history.epochs = about["history"]["steps"], about["history"]["epochs"]
+
+
+def read_state(out):
+    """Path, tensors and about of the last state; of the one before it, where a run was killed between the two."""
+    latest, previous = (Path(out) / name for name in STATES)
+    if previous.exists() and not latest.exists():
+        return previous, *read_tensors(previous)
+    try:
+        return latest, *read_tensors(latest)
+    except CheckpointError as error:
+        with contextlib.suppress(CheckpointError):
+            _, about = read_tensors(previous)
+            epoch = len(about["history"]["epochs"]["seconds"])
+            raise TrainingError(
+                f"{latest} is damaged, but {previous.name} beside it, of epoch {epoch}, is good: delete {latest.name} "
+                f"and resume again to go on from there."
+            ) from error
+        raise

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,12 @@ def test_train_writes_a_run_and_prints_its_epochs(tmp_path, capsys):
             str(tmp_path / "logs"),
         ]
     )
-    assert {path.name for path in folder.iterdir()} == {"history.json", "model.safetensors", "resume.safetensors"}
+    assert {path.name for path in folder.iterdir()} == {
+        "history.json",
+        "model.safetensors",
+        "resume.safetensors",
+        "resume-previous.safetensors",
+    }
     assert any((tmp_path / "logs").iterdir())
     *epochs, last = capsys.readouterr().out.splitlines()
     history = json.loads((folder / "history.json").read_text())["epochs"]
@@ -151,13 +157,13 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(finished, tmp_path, monke
     def interrupted(*arguments):
         calls.append(arguments)
         if len(calls) == 2:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)  # Ctrl-C: the next step is the last
         return judge(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "loss_and_accuracy", interrupted)
         main(command)
-    assert "Stopped by hand after step 12 of 18" in capsys.readouterr().out
+    assert "Stopped by hand after step 13 of 18" in capsys.readouterr().out
     assert "already holds a run" in stop(*command)
     main([*command, "--resume"])
     ours, theirs = ((folder / "model.safetensors") for folder in (tmp_path, finished))
@@ -170,9 +176,10 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(finished, tmp_path, monke
 
 
 def test_an_unknown_recipe_ends_in_one_sentence(tmp_path):
-    assert stop("train", "--recipe", "hour", "--out", tmp_path).startswith(
-        "There is no recipe 'hour': choose one of minute"
+    assert stop("train", "--recipe", "hour", "--out", tmp_path) == (
+        f"There is no recipe 'hour': choose one of {', '.join(RECIPES)}."
     )
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_gpu_that_is_not_there_ends_in_one_sentence(tmp_path, monkeypatch):

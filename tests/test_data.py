@@ -1,3 +1,5 @@
+import ast
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -14,11 +16,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from sklearn.datasets import load_digits
+from torchvision.transforms.v2 import functional as transforms
 
 from mixer_utils import DataError, load_dataset
 from mixer_utils import data as data_module
-from mixer_utils.data import Split, data_folder, normalize, random_shift
+from mixer_utils.data import Split, Unreachable, data_folder, load_image_folder, normalize
 
 # --- tiny files in the real formats ------------------------------------------------------------------------
 
@@ -201,6 +205,16 @@ def test_a_split_has_a_length_and_can_be_cut():
     assert part.labels.tolist() == [10, 7]
     assert part.images.flatten(1).tolist() == [[12, 13, 14, 15], [0, 1, 2, 3]]
     assert len(split[1:3].to("cpu")) == 2
+    assert split.image_shape == (1, 2, 2)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_split_in_memory_gives_the_batches_it_is_asked_for(train):
+    split = Split(torch.arange(5 * 4, dtype=torch.uint8).reshape(5, 1, 2, 2), torch.tensor([7, 8, 9, 10, 11]))
+    batches = split.batches(iter([torch.tensor([4, 0]), torch.tensor([1])]), train=train)
+    (first, first_labels), (second, second_labels) = batches
+    assert torch.equal(first, split.images[[4, 0]]) and torch.equal(second, split.images[[1]])
+    assert (first_labels.tolist(), second_labels.tolist()) == ([11, 7], [8])
 
 
 def test_normalize_subtracts_each_channels_mean_and_divides_by_its_deviation():
@@ -224,43 +238,318 @@ def test_normalize_refuses_images_that_are_normalized_already(digits):
         digits.normalize(digits.normalize(digits.test.images[:2]))
 
 
-# --- random shifts -----------------------------------------------------------------------------------------
+# --- folders of image files --------------------------------------------------------------------------------
+
+SIZE = 32
+# Name below the root: width and height. Neither the order of the names nor the shapes and formats are all alike.
+PICTURES = {
+    "train/cat/1.png": (60, 40),
+    "train/cat/2.JPEG": (40, 70),
+    "train/ant/b.jpg": (50, 50),
+    "train/ant/a.png": (33, 90),
+    "train/bee/grey.png": (45, 36),
+    "val/ant/1.jpg": (64, 48),
+    "val/bee/2.png": (36, 36),
+    "val/cat/3.png": (41, 59),
+}
 
 
-def shifted(image, down, right):
-    """One image (C, H, W) moved by whole pixels, with zeros behind it, pixel by pixel."""
-    _, height, width = image.shape
-    moved = torch.zeros_like(image)
-    for y in range(height):
-        for x in range(width):
-            if 0 <= y - down < height and 0 <= x - right < width:
-                moved[:, y, x] = image[:, y - down, x - right]
-    return moved
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of eight small image files in three classes. Copied before anything is done to it."""
+    root = tmp_path_factory.mktemp("folder") / "pictures"
+    random = np.random.default_rng(0)
+    for name, (width, height) in PICTURES.items():
+        coarse = random.integers(0, 256, (5, 5, 3), dtype=np.uint8)  # smooth: JPEG keeps it, resizing shows in it
+        image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (image.convert("L") if "grey" in name else image).save(root / name)
+    return root
 
 
-@pytest.mark.parametrize("most", [1, 2])
-def test_every_image_is_moved_as_a_whole_by_at_most_that_many_pixels_with_zeros_behind(most):
-    images = torch.randint(1, 256, (150, 3, 5, 7), dtype=torch.uint8)
-    moved = random_shift(images, most, torch.Generator().manual_seed(0))
-    assert (moved.shape, moved.dtype) == (images.shape, images.dtype)
-    possible = [(down, right) for down in range(-most, most + 1) for right in range(-most, most + 1)]
-    seen = []
-    for before, after in zip(images, moved, strict=True):
-        matching = [by for by in possible if torch.equal(after, shifted(before, *by))]
-        assert len(matching) == 1
-        seen += matching
-    assert set(seen) == set(possible)  # and every way of moving does occur
+@pytest.fixture
+def own_pictures(pictures, tmp_path):
+    """The same folder, to be spoiled."""
+    return shutil.copytree(pictures, tmp_path / "pictures")
 
 
-def test_a_shift_by_at_most_nothing_changes_nothing(digits):
-    images = digits.test.images[:10]
-    assert torch.equal(random_shift(images, 0), images)
+def read(split, *indices, **options):
+    """The images and labels of all batches, one after the other."""
+    images, labels = zip(*split.batches([torch.tensor(index) for index in indices], **options), strict=True)
+    return torch.cat(images), torch.cat(labels)
 
 
-def test_shifts_follow_the_generator(digits):
-    images = digits.test.images[:50]
-    first, again, other = (random_shift(images, 2, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, again) and not torch.equal(first, other)
+def test_the_folders_are_the_classes_and_every_file_is_an_image_of_its_folders(pictures):
+    data = load_image_folder(pictures, size=SIZE)
+    assert (data.name, data.class_names, data.image_shape) == ("pictures", ("ant", "bee", "cat"), (3, SIZE, SIZE))
+    assert (data.train.labels.dtype, data.train.labels.tolist()) == (torch.int64, [0, 0, 1, 2, 2])
+    assert (len(data.train), len(data.test), data.test.labels.tolist()) == (5, 3, [0, 1, 2])
+    assert not hasattr(data.train, "images")
+
+
+def test_images_of_a_folder_are_normalized_to_between_minus_one_and_one(pictures):
+    data = load_image_folder(pictures, size=SIZE)
+    extremes = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, *data.image_shape)
+    assert data.normalize(extremes).unique().tolist() == [-1, 1]
+
+
+def test_for_evaluation_the_shorter_side_is_resized_and_the_centre_cut_out(pictures):
+    images, labels = read(load_image_folder(pictures, size=SIZE).train, [3, 0], [2])
+    assert (images.dtype, images.shape, labels.tolist()) == (torch.uint8, (3, 3, SIZE, SIZE), [2, 0, 1])
+    for image, name in zip(images, ["train/cat/1.png", "train/ant/a.png", "train/bee/grey.png"], strict=True):
+        whole = Image.open(pictures / name).convert("RGB")
+        resized = transforms.resize(whole, 36)  # 32 * 256 / 224, and a bit
+        assert min(resized.size) == 36
+        assert torch.equal(image, transforms.pil_to_tensor(transforms.center_crop(resized, SIZE)))
+
+
+def test_imagenets_centre_is_224_of_256_pixels(pictures):
+    ((images, _),) = load_image_folder(pictures).test.batches([torch.tensor([2])])
+    resized = transforms.resize(Image.open(pictures / "val/cat/3.png"), 256)
+    assert torch.equal(images[0], transforms.pil_to_tensor(transforms.center_crop(resized, 224)))
+
+
+def test_a_part_of_a_folder_has_its_own_numbering(pictures):
+    train = load_image_folder(pictures, size=SIZE).train
+    part = train[torch.tensor([4, 1, 2])]
+    assert (len(part), part.labels.tolist(), part[1:].labels.tolist()) == (3, [2, 0, 1], [0, 1])
+    images, labels = read(part.to("cpu"), [0, 2])
+    expected, _ = read(train, [4, 2])
+    assert torch.equal(images, expected) and labels.tolist() == [2, 1]
+    assert torch.equal(read(part[1:], [0])[0], read(train, [1])[0])
+
+
+def test_batches_come_on_the_device_the_split_was_put_on(pictures):
+    split = load_image_folder(pictures, size=SIZE).train.to("meta")  # a device of shapes without values, on any machine
+    ((images, labels),) = split.batches([torch.tensor([0, 1])])
+    assert (images.device.type, labels.device.type, images.shape) == ("meta", "meta", (2, 3, SIZE, SIZE))
+
+
+def seeded(split, seed, *indices):
+    torch.manual_seed(seed)
+    return read(split, *indices, train=True)[0]
+
+
+def test_training_images_follow_torchs_seed_at_the_time_of_the_call(pictures):
+    split = load_image_folder(pictures, size=SIZE).train
+    first = seeded(split, 1, [0, 1, 2, 3, 4])
+    assert (first.dtype, first.shape) == (torch.uint8, (5, 3, SIZE, SIZE))
+    assert torch.equal(seeded(split, 1, [0, 1, 2, 3, 4]), first)
+    other = seeded(split, 2, [0, 1, 2, 3, 4])
+    assert (first != other).flatten(1).any(1).all()
+    torch.manual_seed(1)
+    batches = split.batches([torch.tensor([0, 1, 2, 3, 4])], train=True)
+    torch.manual_seed(2)
+    assert torch.equal(next(batches)[0], first)
+
+
+def test_how_an_image_is_augmented_does_not_depend_on_its_batch(pictures):
+    split = load_image_folder(pictures, size=SIZE).train
+    whole = seeded(split, 1, [0, 1, 2, 3, 4])
+    assert torch.equal(seeded(split, 1, [3], [4, 0]), whole[[3, 4, 0]])
+
+
+def test_two_copies_of_an_image_are_augmented_differently(pictures):
+    split = load_image_folder(pictures, size=SIZE).train
+    twice = dataclasses.replace(split, paths=split.paths[[0] * 5])
+    images = seeded(twice, 1, [0, 1, 2, 3, 4])
+    assert len(images.flatten(1).unique(dim=0)) == 5
+
+
+@pytest.mark.parametrize("train, drawn", [(False, 0), (True, 1)])
+def test_reading_takes_one_random_number_for_training_and_none_otherwise(train, drawn, pictures):
+    split = load_image_folder(pictures, size=SIZE).train
+    torch.manual_seed(5)
+    expected = [torch.randint(2**62, ()) for _ in range(drawn + 1)][-1]
+    torch.manual_seed(5)
+    read(split, [0, 1], [2], train=train)
+    assert torch.randint(2**62, ()) == expected
+
+
+def test_a_training_image_is_a_part_of_its_file_sometimes_flipped(tmp_path):
+    ramp = np.broadcast_to(np.arange(100, dtype=np.uint8) * 2, (100, 100))  # darker on the left, brighter on the right
+    for part in ("train", "val"):
+        (tmp_path / part / "ramp").mkdir(parents=True)
+        for i in range(20):
+            Image.fromarray(ramp).save(tmp_path / part / "ramp" / f"{i}.png")
+    split = load_image_folder(tmp_path, size=16, randaugment=0).train
+    images = seeded(split, 0, list(range(20))).int()
+    assert (images == images[:, :1, :1]).all()  # a ramp is left of a ramp: all channels and all rows alike
+    rises = images[:, 0, 0].diff(dim=-1).sum(-1)
+    assert (rises > 0).any() and (rises < 0).any()
+    assert (images[:, 0, 0].diff(dim=-1).sign() == rises.sign()[:, None]).float().mean() > 0.9
+    assert rises.abs().min() < 0.7 * rises.abs().max()  # small parts and large ones
+
+
+def test_randaugment_changes_more_at_a_greater_magnitude(pictures):
+    def images(randaugment):
+        split = load_image_folder(pictures, size=SIZE, randaugment=randaugment).train
+        return torch.cat([seeded(split, seed, [0, 1, 2, 3, 4]) for seed in range(8)]).float()
+
+    little, much = ((images(magnitude) - images(0)).abs().mean() for magnitude in (5, 30))
+    assert 0 < little < much
+
+
+@pytest.mark.parametrize("randaugment", [-1, 31, 15.0])
+def test_a_magnitude_that_randaugment_does_not_have_is_refused(randaugment, pictures):
+    with pytest.raises(ValueError) as error:
+        load_image_folder(pictures, randaugment=randaugment)
+    assert str(error.value) == f"randaugment is {randaugment!r}: it must be a whole number from 0 (none) to 30."
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine with one core
+def test_two_processes_read_the_same_images_in_the_same_order_as_none_and_name_a_damaged_file(
+    own_pictures, monkeypatch
+):
+    split = load_image_folder(own_pictures, size=SIZE).train
+    alone = seeded(split, 1, [0, 1], [2], [4, 3])
+    monkeypatch.setenv("MIXER_WORKERS", "2")
+    assert torch.equal(seeded(split, 1, [0, 1], [2], [4, 3]), alone)
+    path = own_pictures / "train/bee/grey.png"
+    path.write_bytes(b"no image")
+    with pytest.raises(DataError) as error:
+        read(split, [0, 1], [2], [4, 3])
+    assert str(error.value) == damaged(path)
+
+
+@pytest.mark.parametrize(
+    "asked, count, expected",
+    [(None, 63, 0), (None, 64, 3), ("0", 1000, 0), ("5", 1, 5)],
+)
+def test_images_are_read_by_mixer_workers_processes_else_one_a_core_but_none_for_a_few(
+    asked, count, expected, monkeypatch
+):
+    monkeypatch.delenv("MIXER_WORKERS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("MIXER_WORKERS", asked)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    assert data_module.num_workers(count) == expected
+
+
+def test_there_are_eight_reading_processes_at_most_unless_more_are_asked_for(monkeypatch):
+    monkeypatch.delenv("MIXER_WORKERS", raising=False)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS and Windows
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert data_module.num_workers(1000) == 8
+    monkeypatch.setenv("MIXER_WORKERS", "12")
+    assert data_module.num_workers(1000) == 12
+
+
+def test_mixer_workers_that_is_no_number_is_told(pictures, monkeypatch):
+    monkeypatch.setenv("MIXER_WORKERS", "many")
+    with pytest.raises(DataError) as error:
+        read(load_image_folder(pictures).test, [0])
+    assert str(error.value) == "MIXER_WORKERS is 'many': it must be a whole number of processes, 0 for none."
+
+
+# --- folders of image files: what can be wrong with them ---------------------------------------------------
+
+
+def damaged(path, reason="damaged, or not an image"):
+    return f"{path} cannot be read ({reason}): replace it, or delete it and run again."
+
+
+@pytest.mark.parametrize("name", ["train/ant/a.png", "train/ant/b.jpg"])
+@pytest.mark.parametrize("spoil", [lambda raw: b"", lambda raw: b"hello", lambda raw: raw[: len(raw) // 2]])
+def test_a_damaged_image_is_named_and_the_batches_before_it_still_come(name, spoil, own_pictures):
+    path = own_pictures / name
+    split = load_image_folder(own_pictures, size=SIZE).train
+    path.write_bytes(spoil(path.read_bytes()))
+    batches = split.batches([torch.tensor([2, 3]), torch.tensor([4, 0, 1])])
+    assert next(batches)[1].tolist() == [1, 2]
+    with pytest.raises(DataError) as error:
+        next(batches)
+    assert str(error.value) == damaged(path)
+
+
+def test_an_image_deleted_in_the_meantime_is_named(own_pictures):
+    split = load_image_folder(own_pictures, size=SIZE).test
+    (own_pictures / "val/bee/2.png").unlink()
+    with pytest.raises(DataError) as error:
+        read(split, [0, 1, 2])
+    assert str(error.value) == damaged(own_pictures / "val/bee/2.png", "no such file")
+
+
+def assert_folder_is_refused(root, sentence):
+    with pytest.raises(DataError) as error:
+        load_image_folder(root)
+    assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_missing_part_is_told(part, own_pictures):
+    shutil.rmtree(own_pictures / part)
+    assert_folder_is_refused(
+        own_pictures,
+        f"There is no folder {own_pictures / part}: make it, with one folder of images for each class.",
+    )
+
+
+def test_a_part_without_class_folders_is_told(own_pictures):
+    shutil.rmtree(own_pictures / "val")
+    shutil.copytree(own_pictures / "train" / "ant", own_pictures / "val")  # as ImageNet's own archive of val is
+    assert_folder_is_refused(
+        own_pictures,
+        f"{own_pictures / 'val'} holds no class folders: put the images of each class in a folder there.",
+    )
+
+
+def test_class_folders_without_an_image_are_told(own_pictures):
+    for name in ("asp", "bug"):
+        (own_pictures / "train" / name).mkdir()
+    (own_pictures / "train" / "bug" / "notes.txt").write_text("no image")
+    assert_folder_is_refused(
+        own_pictures,
+        f"{own_pictures / 'train'} has class folders without an image (asp, bug): fill them, or delete them.",
+    )
+
+
+def test_classes_that_are_not_the_same_in_both_parts_are_told(own_pictures):
+    for name in ("cow", "doe", "elk", "fox", "gnu"):
+        shutil.copytree(own_pictures / "train" / "cat", own_pictures / "train" / name)
+    (own_pictures / "val" / "cat").rename(own_pictures / "val" / "cats")
+    assert_folder_is_refused(
+        own_pictures,
+        f"{own_pictures / 'train'} and {own_pictures / 'val'} hold different classes "
+        "(only in train: cat, cow, doe and 3 more; only in val: cats): give both the same class folders.",
+    )
+
+
+def test_imagenet_is_read_from_the_data_folder_at_224_pixels(folder, pictures):
+    shutil.copytree(pictures, folder / "imagenet")
+    data = load_dataset("imagenet")
+    assert (data.name, data.image_shape, len(data.train), len(data.test)) == ("imagenet", (3, 224, 224), 5, 3)
+    assert (data.mean, data.std, data.train.randaugment) == ((0.5,) * 3, (0.5,) * 3, 15)
+
+
+def test_where_imagenet_is_not_one_line_says_how_to_get_it(folder, capsys):
+    with pytest.raises(Unreachable) as error:
+        load_dataset("imagenet")
+    assert str(error.value) == (
+        f"imagenet is not in {folder / 'imagenet'} and could not be downloaded (ImageNet is given to registered users "
+        "only): register at https://image-net.org, and put its folders train and val there, each with one folder a "
+        "class."
+    )
+    assert load_dataset("imagenet", fallback="digits").name == "digits"
+    assert capsys.readouterr().out.startswith("imagenet could not be had (ImageNet is given to registered users only)")
+
+
+def test_half_an_imagenet_is_told_and_not_passed_over_for_other_data(folder, pictures):
+    shutil.copytree(pictures / "train", folder / "imagenet" / "train")
+    with pytest.raises(DataError, match="^There is no folder .*val: make it"):
+        load_dataset("imagenet", fallback="digits")
+
+
+def test_the_data_module_imports_nothing_of_the_package_and_torchvision_only_where_it_is_used():
+    tree = ast.parse(Path(data_module.__file__).read_text(encoding="utf-8"))
+
+    def imported(nodes):
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        return {name.split(".")[0] for name in names | {n.module for n in nodes if isinstance(n, ast.ImportFrom)}}
+
+    everywhere = imported(list(ast.walk(tree)))
+    assert {"torchvision", "PIL"} <= everywhere and "mixer_utils" not in everywhere
+    assert imported(tree.body) & {"torchvision", "PIL", "sklearn"} == set()
 
 
 # --- where files are looked for ----------------------------------------------------------------------------
@@ -283,8 +572,10 @@ def test_without_mixer_data_raw_files_live_in_the_checkout_or_else_in_the_curren
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
     with pytest.raises(ValueError) as error:
-        load_dataset("imagenet")
-    assert str(error.value) == ("There is no data set 'imagenet': choose one of mnist, fashion-mnist, cifar10, digits.")
+        load_dataset("emnist")
+    assert str(error.value) == (
+        "There is no data set 'emnist': choose one of mnist, fashion-mnist, cifar10, digits, imagenet."
+    )
 
 
 # --- damage ------------------------------------------------------------------------------------------------

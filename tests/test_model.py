@@ -5,8 +5,10 @@ import pytest
 import torch
 from scipy.special import erf
 from torch import nn
+from torch.nn import functional as F
 
 from mixer_utils import CONFIGS, MixerBlock, MlpBlock, MlpMixer, PatchEmbedding, create_mixer
+from mixer_utils.model import TokenMixing
 
 # --- the paper's equations once more, in numpy's float64 and with einsum -----------------------------------
 
@@ -120,6 +122,22 @@ def test_the_stem_gives_what_cutting_patches_by_hand_gives_in_row_order():
                 torch.testing.assert_close(tokens[b, 3 * row + column], by_hand, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("in_channels, patch_size, sides", [(3, 4, (8, 20)), (2, 3, (15, 6)), (1, 7, (28, 28))])
+def test_the_stem_is_a_convolution_whose_stride_is_its_kernel(in_channels, patch_size, sides):
+    torch.manual_seed(0)
+    stem = PatchEmbedding(in_channels, patch_size, hidden_dim=5)
+    images = torch.randn(2, in_channels, *sides)
+    maps = F.conv2d(images, stem.proj.weight, stem.proj.bias, stride=patch_size)
+    torch.testing.assert_close(stem(images), maps.flatten(2).transpose(1, 2), rtol=0, atol=1e-5)
+
+
+def test_the_stem_leaves_tokens_in_memory_in_the_order_in_which_the_blocks_read_them():
+    stem, images = PatchEmbedding(in_channels=3, patch_size=4, hidden_dim=6), torch.randn(2, 3, 8, 12)
+    assert stem(images).is_contiguous()
+    assert stem(images.to(memory_format=torch.channels_last)).is_contiguous()
+    assert MixerBlock(6, 6, 3, 8)(stem(images)).is_contiguous()
+
+
 def test_an_mlp_block_is_linear_gelu_linear_over_the_last_dimension():
     torch.manual_seed(0)
     block, x = MlpBlock(5, 7), torch.randn(2, 3, 5)
@@ -129,13 +147,48 @@ def test_an_mlp_block_is_linear_gelu_linear_over_the_last_dimension():
     np.testing.assert_allclose(block(x).detach().numpy(), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("gelu", ["tanh", "erf"])
+def test_token_mixing_is_an_mlp_block_on_the_transposed_tokens(gelu):
+    torch.manual_seed(0)
+    mixing, block = TokenMixing(6, 3, gelu), MlpBlock(6, 3, gelu)
+    block.load_state_dict(mixing.state_dict())
+    x = torch.randn(2, 6, 4)
+    torch.testing.assert_close(mixing(x), block(x.transpose(1, 2)).transpose(1, 2), rtol=0, atol=1e-6)
+
+    target = torch.randn(2, 6, 4)
+    (mixing(x) * target).sum().backward()
+    (block(x.transpose(1, 2)).transpose(1, 2) * target).sum().backward()
+    for ours, other in zip(mixing.parameters(), block.parameters(), strict=True):
+        assert other.grad.abs().max() > 0.01
+        torch.testing.assert_close(ours.grad, other.grad, rtol=0, atol=1e-5)
+
+
+def test_a_hook_on_token_mixing_sees_tokens_and_one_on_its_act_sees_hidden_units_by_channel():
+    B, S, C, D_S = 2, 6, 4, 3
+    block, seen = MixerBlock(S, C, D_S, channels_mlp_dim=8), {}
+    for name in ("token_mixing", "token_mixing.act"):
+        block.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.update({name: (inputs[0].shape, output.shape)})
+        )
+    block(torch.randn(B, S, C))
+    assert seen == {"token_mixing": ((B, S, C), (B, S, C)), "token_mixing.act": ((B, D_S, C), (B, D_S, C))}
+
+
 def test_token_mixing_carries_nothing_from_one_channel_to_another():
+    torch.manual_seed(0)
     block = MixerBlock(num_tokens=6, hidden_dim=4, tokens_mlp_dim=3, channels_mlp_dim=8)
-    y = torch.randn(1, 4, 6)
+    y = torch.randn(1, 6, 4)
     changed = y.clone()
-    changed[0, 2, 0] += 1
-    moved = (block.token_mixing(changed) - block.token_mixing(y)).abs().amax(dim=2)[0]
-    assert (moved > 1e-4).tolist() == [False, False, True, False]
+    changed[0, 0, 2] += 1
+    moved = (block.token_mixing(changed) - block.token_mixing(y)).abs()[0]
+    assert (moved.amax(dim=0) > 1e-4).tolist() == [False, False, True, False]
+    assert (moved[:, 2] > 1e-4).all()  # within the channel it reaches every token
+
+
+@pytest.mark.parametrize("tokens", [5, 7])
+def test_token_mixing_refuses_another_number_of_tokens(tokens):
+    with pytest.raises(RuntimeError, match=f"6.*{tokens}|{tokens}.*6"):  # torch names both numbers
+        TokenMixing(6, 3)(torch.zeros(2, tokens, 4))
 
 
 def test_a_dict_is_filled_with_every_stage_by_name():
@@ -217,7 +270,7 @@ def test_an_untrained_model_finds_every_class_equally_likely():
     model = create_mixer("mnist/7")
     logits = model(torch.randn(16, 1, 28, 28))
     assert torch.equal(logits, torch.zeros(16, 10))
-    loss = nn.functional.cross_entropy(logits, torch.arange(16) % 10)
+    loss = F.cross_entropy(logits, torch.arange(16) % 10)
     assert loss.item() == pytest.approx(math.log(10), abs=1e-6)
 
 
@@ -245,7 +298,7 @@ def test_weights_start_lecun_normal_and_biases_zero():
 def test_gradients_are_finite_and_reach_every_parameter_that_can_matter():
     model, images = with_random_weights()
     logits = model.double().train()(images.double())
-    nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 3, 4])).backward()
+    F.cross_entropy(logits, torch.tensor([0, 1, 2, 3, 4])).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.isfinite().all(), name
         reached = parameter.grad.abs().max().item()
@@ -266,7 +319,7 @@ def test_the_last_bias_of_token_mixing_cannot_change_the_logits():
 
 def test_with_its_zero_head_the_first_step_moves_the_head_alone():
     model = create_mixer("mnist/7")
-    nn.functional.cross_entropy(model(torch.randn(8, 1, 28, 28)), torch.arange(8)).backward()
+    F.cross_entropy(model(torch.randn(8, 1, 28, 28)), torch.arange(8)).backward()
     moved = {name for name, parameter in model.named_parameters() if parameter.grad.abs().max() > 0}
     assert moved == {"head.weight", "head.bias"}
 

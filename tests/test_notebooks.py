@@ -20,9 +20,9 @@ from mixer_utils import model
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = ["00_start_here", "01_patch_embedding", "02_token_mixing", "03_channel_mixing", "04_mlp_mixer",
-         "05_training", "06_evaluation"]  # fmt: skip
-SHOWN = {"01_patch_embedding": ["PatchEmbedding"], "03_channel_mixing": ["MlpBlock"],
-         "04_mlp_mixer": ["MixerBlock", "MlpMixer"]}  # fmt: skip
+         "05_training", "06_evaluation", "10_faster_and_bigger"]  # fmt: skip
+SHOWN = {"01_patch_embedding": ["PatchEmbedding"], "02_token_mixing": ["TokenMixing", "left"],
+         "03_channel_mixing": ["MlpBlock"], "04_mlp_mixer": ["MixerBlock", "MlpMixer"]}  # fmt: skip
 
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -202,9 +202,8 @@ def tree(source):
     return ast.dump(WithoutDocstrings().visit(ast.parse(textwrap.dedent(source))))
 
 
-@pytest.mark.parametrize("name, shown", [(name, shown) for name, classes in SHOWN.items() for shown in classes])
-def test_a_class_shown_in_a_notebook_is_the_package_s_class(name, shown):
-    cells = code_cells(ROOT / "notebooks" / f"{name}.ipynb")
-    (cell,) = [cell for cell in cells if re.search(rf"^class {shown}\(", cell.source, re.MULTILINE)]
-    (found,) = [node for node in ast.parse(cell.source).body if isinstance(node, ast.ClassDef) and node.name == shown]
+@pytest.mark.parametrize("name, shown", [(name, shown) for name, parts in SHOWN.items() for shown in parts])
+def test_a_class_or_function_shown_in_a_notebook_is_the_package_s(name, shown):
+    trees = [ast.parse(cell.source) for cell in code_cells(ROOT / "notebooks" / f"{name}.ipynb")]
+    (found,) = [node for cell in trees for node in cell.body if getattr(node, "name", None) == shown]
     assert tree(ast.unparse(found)) == tree(inspect.getsource(getattr(model, shown)))

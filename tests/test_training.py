@@ -2,8 +2,10 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import sys
 import tempfile
+import threading
 
 import numpy as np
 import pytest
@@ -19,12 +21,13 @@ from mixer_utils import (
     MlpMixer,
     Recipe,
     Split,
+    devices,
     load_checkpoint,
     train,
     training,
 )
 from mixer_utils.data import DataError
-from mixer_utils.training import TrainingError, hold_out, loss_and_accuracy, make_optimizers, pick_device
+from mixer_utils.training import TrainingError, hold_out, loss_and_accuracy
 
 TINY = Recipe("tiny", dataset="digits", epochs=3, batch_size=50, validation=60)  # 4 steps an epoch on few_digits
 
@@ -41,14 +44,17 @@ def run(few_digits):
     return run
 
 
-def stop_at(monkeypatch, step, error):
-    """Make a run stop with ``error`` when it asks for the images of that step (from 1)."""
+def stop_at(monkeypatch, step, error=None, presses=1):
+    """Make a run stop with ``error`` in that step (from 1), else by pressing Ctrl-C so often."""
     shift, calls = training.random_shift, []
 
     def random_shift(*arguments):
         calls.append(arguments)
         if len(calls) == step:
-            raise error
+            if error is not None:
+                raise error
+            for _ in range(presses):
+                signal.raise_signal(signal.SIGINT)
         return shift(*arguments)
 
     monkeypatch.setattr(training, "random_shift", random_shift)
@@ -144,14 +150,15 @@ def test_another_seed_gives_another_run(run):
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-@pytest.mark.parametrize("step", [7, 12])
+@pytest.mark.parametrize("step", [6, 8])  # in the middle of an epoch, and at its last step
 def test_a_run_stopped_by_hand_and_resumed_ends_as_if_never_stopped(optimizer, step, run, tmp_path, monkeypatch):
     options = dict(optimizer=optimizer, stochastic_depth=0.2, seed=5)
     whole, whole_history = run(**options)
     with monkeypatch.context() as patch:
-        stop_at(patch, step, KeyboardInterrupt())
+        stop_at(patch, step)
         stopped, history = run(out=tmp_path, **options)
-    assert len(history.steps["loss"]) == step - 1
+    assert len(history.steps["loss"]) == step
+    assert history.steps["loss"] == whole_history.steps["loss"][:step]
     assert not same_weights(stopped, whole)
     model, history = run(out=tmp_path, resume=True, **options)
     assert without_seconds(history) == without_seconds(whole_history)
@@ -165,7 +172,7 @@ def test_a_run_that_dies_can_be_resumed_from_its_last_epoch(run, tmp_path, monke
         stop_at(patch, 10, RuntimeError("the power went off"))
         with pytest.raises(RuntimeError, match="the power went off"):
             run(out=tmp_path)
-    assert files(tmp_path) == ["resume.safetensors"]
+    assert files(tmp_path) == ["resume-previous.safetensors", "resume.safetensors"]
     with monkeypatch.context() as patch:
         stop_at(patch, 5, AssertionError("more than one epoch was trained again"))
         model, history = run(out=tmp_path, resume=True)
@@ -195,9 +202,20 @@ def test_a_run_by_another_recipe_or_seed_is_not_resumed(other, told, run, tmp_pa
     with pytest.raises(TrainingError) as error:
         run(recipe, out=tmp_path, resume=True, **other)
     assert str(error.value) == (
-        f"{tmp_path / 'resume.safetensors'} is of another run ({told}): give the same recipe and seed, or another out."
+        f"{tmp_path / 'resume.safetensors'} is of another run ({told}): give the same recipe, seed and data, "
+        "or another out."
     )
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_on_other_data_is_not_resumed(run, tmp_path, few_digits):
+    run(out=tmp_path, epochs=1)
+    relabelled = dataclasses.replace(few_digits.train, labels=few_digits.train.labels.roll(1))
+    for other in (dataclasses.replace(few_digits, name="letters"), dataclasses.replace(few_digits, train=relabelled)):
+        with pytest.raises(
+            TrainingError, match=r"is of another run \(data 'digits, \w{16}', not '\w+, \w{16}'\): give"
+        ):
+            run(out=tmp_path, epochs=1, resume=True, data=other)
 
 
 def test_a_run_with_another_model_is_not_resumed(run, tmp_path, tiny_mixer):
@@ -205,7 +223,7 @@ def test_a_run_with_another_model_is_not_resumed(run, tmp_path, tiny_mixer):
     with pytest.raises(TrainingError, match="does not hold the model to train"):
         run(out=tmp_path, model=tiny_mixer(hidden_dim=13), epochs=1, resume=True)
     (tmp_path / "resume.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes())
-    with pytest.raises(TrainingError, match="does not hold the model to train"):
+    with pytest.raises(TrainingError, match=r"resume\.safetensors holds no run to go on with: give another out\.$"):
         run(out=tmp_path, model=tiny_mixer(), epochs=1, resume=True)
 
 
@@ -224,7 +242,7 @@ def test_resuming_needs_a_folder_with_a_run_in_it(run, tmp_path):
 def test_stopping_by_hand_keeps_what_was_learned(run, tmp_path, monkeypatch, capsys, few_digits):
     torch.manual_seed(0)
     start = training.mixer_for(TINY, few_digits)
-    stop_at(monkeypatch, 7, KeyboardInterrupt())
+    stop_at(monkeypatch, 6)
     model, history = run(out=tmp_path)
     assert capsys.readouterr().out == ("Stopped by hand after step 6 of 12: the model keeps what it has learned.\n")
     assert {len(values) for values in history.steps.values()} == {6}
@@ -237,11 +255,47 @@ def test_stopping_by_hand_keeps_what_was_learned(run, tmp_path, monkeypatch, cap
 
 
 def test_stopping_by_hand_before_the_first_epoch_is_over_still_gives_a_model(run, tmp_path, monkeypatch):
-    stop_at(monkeypatch, 2, KeyboardInterrupt())
+    stop_at(monkeypatch, 1)
     model, history = run(out=tmp_path)
     assert (len(history.steps["loss"]), history.epochs["seconds"]) == (1, [])
     assert (history.train_seconds, history.images_per_second) == (0, 0)
     assert same_weights(load_checkpoint(tmp_path / "model.safetensors"), model)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(run, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 6, presses=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(out=tmp_path)
+    assert files(tmp_path) == ["resume.safetensors"]  # of the first epoch
+
+
+def test_ctrl_c_means_after_a_run_what_it_meant_before(run, monkeypatch):
+    def mine(number, frame):
+        raise AssertionError("pressed")
+
+    before = signal.signal(signal.SIGINT, mine)
+    try:
+        run(epochs=1)
+        assert signal.getsignal(signal.SIGINT) is mine
+        for error in (RuntimeError("the power went off"), KeyboardInterrupt()):
+            with monkeypatch.context() as patch:
+                stop_at(patch, 2, error)
+                with pytest.raises(type(error)):
+                    run(epochs=1)
+            assert signal.getsignal(signal.SIGINT) is mine
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_in_another_thread_is_the_same_and_leaves_ctrl_c_alone(run):
+    model, history = run(epochs=1)
+    before, found = signal.getsignal(signal.SIGINT), []
+    thread = threading.Thread(target=lambda: found.append(run(epochs=1)))
+    thread.start()
+    thread.join(timeout=60)
+    assert signal.getsignal(signal.SIGINT) is before
+    (again, history_again) = found[0]
+    assert without_seconds(history_again) == without_seconds(history) and same_weights(again, model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +329,25 @@ def test_a_loss_that_is_not_finite_in_the_first_epoch_leaves_no_checkpoint(with_
     with pytest.raises(TrainingError, match=r"at step 2, .* Last good checkpoint: none\.$"):
         run(exploding(after=0), out=tmp_path if with_out else None)
     assert files(tmp_path) == []
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_told_with_the_one_tried_and_the_one_to_try(run):
+    class Greedy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(784, 10)
+
+        def forward(self, x):
+            if self.training:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return self.linear(x.flatten(1))
+
+    with pytest.raises(TrainingError) as error:
+        run(model=Greedy())
+    assert str(error.value) == (
+        "50 images a step do not fit into the memory of cpu: try batch_size=25, or a smaller model "
+        "(dataclasses.replace(recipe, batch_size=25), or --set batch_size=25)."
+    )
 
 
 # --- which images are seen ---------------------------------------------------------------------------------
@@ -331,7 +404,7 @@ def test_there_must_be_images_left_to_train_on_and_some_to_judge_by(count):
     assert str(error.value) == f"validation is {count}: it must be between 1 and 49, of 50 images."
 
 
-# --- learning rate and optimisers --------------------------------------------------------------------------
+# --- learning rate and loss -----------------------------------------------------------------------------------
 
 
 def test_the_learning_rate_rises_linearly_to_its_peak_and_falls_linearly_to_nearly_zero():
@@ -386,48 +459,6 @@ def test_gradients_are_clipped_to_the_recipes_norm_and_start_from_zero_at_every_
     np.testing.assert_allclose(clipped, 1e-3, rtol=1e-3)
     # The weights hardly move, so neither do the gradients: left to add up, they would grow twelvefold.
     assert free.min() > 1e-2 and free.max() < 3 * free.min()
-
-
-MATRICES = {
-    f"blocks.{i}.{mlp}_mixing.dense_{j}.weight" for i in range(2) for mlp in ("token", "channel") for j in range(2)
-}
-
-
-def groups(model, optimizer):
-    """(kind of optimiser, weight decay) -> names of the parameters it has."""
-    name_of = {parameter: name for name, parameter in model.named_parameters()}
-    recipe = Recipe("r", optimizer=optimizer, weight_decay=0.07, learning_rate=0.01)
-    found = {}
-    for maker in make_optimizers(model, recipe):
-        for group in maker.param_groups:
-            names = found.setdefault((type(maker).__name__, group["weight_decay"]), [])
-            names += [name_of[parameter] for parameter in group["params"]]
-    assert sorted(sum(found.values(), [])) == sorted(name_of.values())  # each exactly once
-    return {kind: set(names) for kind, names in found.items()}
-
-
-def test_muon_gets_the_blocks_matrices_and_adamw_the_rest_without_decay_of_biases_and_norms(tiny_mixer):
-    model = tiny_mixer()
-    vectors = {name for name, parameter in model.named_parameters() if name.endswith("bias") or "norm" in name}
-    ends = {"stem.proj.weight", "head.weight"}
-    assert len(vectors) == 20  # 8 a block, 2 of the last LayerNorm, and the biases of stem and head
-    assert groups(model, "muon") == {("Muon", 0.07): MATRICES, ("AdamW", 0.07): ends, ("AdamW", 0.0): vectors}
-    assert groups(model, "adamw") == {("AdamW", 0.07): MATRICES | ends, ("AdamW", 0.0): vectors}
-
-
-def test_a_model_of_matrices_alone_can_be_optimised():
-    assert groups(nn.Linear(4, 3, bias=False), "muon") == {("Muon", 0.07): {"weight"}}
-
-
-def test_muon_takes_steps_of_adamws_usual_size(tiny_mixer):
-    (_, muon) = make_optimizers(tiny_mixer(), Recipe("r"))
-    assert {group["adjust_lr_fn"] for group in muon.param_groups} == {"match_rms_adamw"}
-
-
-def test_an_unknown_optimiser_is_refused(tiny_mixer):
-    with pytest.raises(ValueError) as error:
-        make_optimizers(tiny_mixer(), Recipe("r", optimizer="sgd"))
-    assert str(error.value) == 'optimizer is \'sgd\': it must be "muon" or "adamw".'
 
 
 def test_label_smoothing_enters_the_training_loss_alone(run):
@@ -519,7 +550,12 @@ def test_loss_and_accuracy_are_those_of_all_images_however_they_are_batched(few_
 def test_a_run_leaves_its_model_its_history_and_what_it_needs_to_go_on(run, tmp_path):
     model, history = run(out=tmp_path / "runs" / "first", seed=4)
     folder = tmp_path / "runs" / "first"
-    assert files(folder) == ["history.json", "model.safetensors", "resume.safetensors"]
+    assert files(folder) == [
+        "history.json",
+        "model.safetensors",
+        "resume-previous.safetensors",
+        "resume.safetensors",
+    ]
     assert json.loads((folder / "history.json").read_text()) == dataclasses.asdict(history)
     saved = load_checkpoint(folder / "model.safetensors")
     assert same_weights(saved, model)
@@ -608,58 +644,16 @@ def test_the_bar_is_on_stderr_where_it_is_asked_for_and_nowhere_else(few_digits,
     assert err.rsplit("\r", 1)[-1].strip() == ""  # and at the end it goes away
 
 
-# --- devices and precision ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def machine(monkeypatch):
-    """A function that gives this machine, or takes from it, a CUDA and an Apple GPU."""
-
-    def have(cuda=False, mps=False):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-
-    return have
-
-
-def test_auto_takes_cuda_then_mps_then_the_cpu(machine):
-    for cuda, mps, expected in [(1, 1, "cuda"), (1, 0, "cuda"), (0, 1, "mps"), (0, 0, "cpu")]:
-        machine(bool(cuda), bool(mps))
-        assert pick_device() == pick_device("auto") == torch.device(expected)
-        assert pick_device("cpu") == torch.device("cpu")
-        assert pick_device(torch.device("cpu")) == torch.device("cpu")
-
-
-@pytest.mark.parametrize("device", ["cuda", "cuda:0", "gpu"])
-def test_a_device_that_is_not_there_is_told_before_anything_else(device, machine, few_digits):
-    machine()
-    with pytest.raises(TrainingError) as error:
-        train(TINY, data=few_digits, device=device)
-    assert str(error.value) == (
-        f'The device {device!r} was asked for, but this machine offers cpu: choose one of those or "auto".'
-    )
+# --- precision ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gains", [True, False])
 def test_matrix_products_are_in_bfloat16_only_while_training_where_that_is_a_gain(gains, monkeypatch):
-    monkeypatch.setattr(training, "gains_from_bf16", lambda device: gains)
+    monkeypatch.setattr(devices, "gains_from_bf16", lambda device: gains)
     model = probe()
     expected = torch.bfloat16 if gains else torch.float32
     assert set(model.dtypes) == {(True, expected), (False, torch.float32)}
     assert model.linear.weight.dtype == torch.float32
-
-
-def test_bfloat16_is_a_gain_where_the_processor_has_instructions_for_it(monkeypatch):
-    for able, gains in [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True),
-                        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False), ({}, False)]:  # fmt: skip
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able, raising=False)
-        assert training.gains_from_bf16(torch.device("cpu")) is gains
-    monkeypatch.delattr(torch.cpu, "get_capabilities")  # before torch 2.10
-    assert training.gains_from_bf16(torch.device("cpu")) is False
-    for able in (True, False):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, able=able: able)
-        assert training.gains_from_bf16(torch.device("cuda")) is able
-    assert training.gains_from_bf16(torch.device("mps")) is False
 
 
 # --- recipes, and what does not fit together ---------------------------------------------------------------

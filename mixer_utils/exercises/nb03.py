@@ -20,7 +20,7 @@ def token_share(S, C, D_S, D_C):
     return D_S / (D_S + D_C)
 
 
-class TokenMixing(nn.Module):
+class OverPositions(nn.Module):
     """A Linear over positions: it leaks into other tokens and treats each differently."""
 
     def __init__(self, num_tokens):
@@ -34,7 +34,7 @@ class TokenMixing(nn.Module):
 def layers():
     torch.manual_seed(33)
     x = torch.randn(2, 6, 5)
-    inside, between = nn.Linear(5, 5), TokenMixing(6)
+    inside, between = nn.Linear(5, 5), OverPositions(6)
     return [
         (between, x),
         (inside, x),

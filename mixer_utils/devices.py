@@ -1,0 +1,191 @@
+"""What a run computes on: a processor or a graphics card, in one process or in several that torchrun started."""
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import itertools
+import os
+import sys
+import warnings
+
+import torch
+from torch import distributed
+
+
+class DeviceError(RuntimeError):
+    """A device that is asked for and not there, or processes that lost each other. The message says what to do."""
+
+
+def pick_device(name="auto"):
+    """The torch.device called ``name``; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises DeviceError for a GPU that is asked for and not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, available in there.items() if available)
+    if not there.get(str(name).split(":")[0]):
+        raise DeviceError(
+            f"The device {name!r} was asked for, but this machine offers {', '.join(k for k in there if there[k])}: "
+            f'choose one of those or "auto".'
+        )
+    return torch.device(name)
+
+
+def autocast(device):
+    """bfloat16 for the matrix products where the processor has instructions for it; float32 elsewhere.
+
+    Weights, LayerNorms, losses and optimisers stay in float32. bfloat16 has float32's range, so losses need no scaling.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=gains_from_bf16(device))
+
+
+def gains_from_bf16(device):
+    """Whether ``device`` computes faster in bfloat16 than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        able = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases: there float32 is a safe answer
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return False
+
+
+def keep_freed_memory():
+    """Let this process keep the memory that its tensors free, for the next step's tensors.
+
+    glibc gives large blocks back to the system as soon as they are free, and every step then pays for fresh pages: a
+    step of a small Mixer took 1.4 to 1.7 times as long (results/bench-loop.json). It holds for the whole process, from
+    now on; where the C library is another one, nothing happens.
+    https://www.gnu.org/software/libc/manual/html_node/Malloc-Tunable-Parameters.html
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+            M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+            mallopt(M_MMAP_THRESHOLD, 2**30)
+            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def replayed(function, warmup=3):
+    """``function`` of CUDA tensors, recorded once and then replayed: one launch a call in place of hundreds.
+
+    The first calls run as usual, so that whatever is made once (optimiser states, cuBLAS workspaces) is there before
+    the recording; after it, shapes must stay as they are and the result is overwritten by the next call.
+    https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+    """
+    calls, graph, inputs, result = 0, None, None, None
+
+    def call(*tensors):
+        nonlocal calls, graph, inputs, result
+        calls += 1
+        if calls <= warmup:
+            side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+            side.wait_stream(current)
+            with torch.cuda.stream(side), warnings.catch_warnings():
+                # AdamW wonders why it runs unrecorded: it will not for long.
+                warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
+                result = function(*tensors)
+            current.wait_stream(side)
+            return result
+        if graph is None:
+            inputs = [tensor.clone() for tensor in tensors]
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                result = function(*inputs)
+        for kept, given in zip(inputs, tensors, strict=True):
+            kept.copy_(given)
+        graph.replay()
+        return result
+
+    return call
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """The processes of one run, numbered from 0: all of them train, the first one also writes and prints."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self):
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def device(self, device):
+        """This process's own GPU, where there are several processes and GPUs."""
+        if self.size > 1 and device.type == "cuda":
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+        return device
+
+    def share(self, batch):
+        """This process's equal part of a batch. Raises ValueError where equal parts cannot be made."""
+        if len(batch) % self.size:
+            raise ValueError(
+                f"A batch of {len(batch)} cannot be shared equally by {self.size} processes: choose a batch_size that "
+                f"is a multiple of {self.size}."
+            )
+        return batch[self.rank :: self.size]
+
+    def parallel(self, model):
+        """``model``, with gradients averaged over the processes after every backward pass."""
+        return torch.nn.parallel.DistributedDataParallel(model) if self.size > 1 else model
+
+    def mean(self, values):
+        """The mean over the processes of a 1-D tensor, as a list of numbers."""
+        if self.size > 1:
+            values = values.detach().clone()
+            distributed.all_reduce(values)
+            values /= self.size
+        return values.tolist()
+
+
+RUNS = itertools.count()
+
+
+@functools.cache
+def meeting_point():
+    """Where the processes tell each other their addresses, this one's number, and how many they are."""
+    return next(distributed.rendezvous("env://"))
+
+
+@contextlib.contextmanager
+def joined_processes():
+    """The Processes that torchrun started, connected; one alone where it did not.
+
+    Raises DeviceError, inside, as soon as another process is lost: none waits for one that will not come.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield Processes()
+        return
+    ours = not distributed.is_initialized()
+    if ours:
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        store, rank, size = meeting_point()
+        # A prefix for every run: a second one would find the addresses of the first, and wait for those for ever.
+        store = distributed.PrefixStore(f"run {next(RUNS)}", store)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
+    processes = Processes(distributed.get_rank(), distributed.get_world_size())
+    try:
+        yield processes
+        distributed.barrier()  # none takes its end of the connections away while another still waits for an answer
+    except distributed.DistBackendError as error:
+        raise lost(processes, error) from error
+    except RuntimeError as error:
+        if "gloo" not in str(error) and "Connection" not in str(error):
+            raise
+        raise lost(processes, error) from error
+    finally:
+        if ours:
+            distributed.destroy_process_group()
+
+
+def lost(processes, error):
+    """What a process says when it waits in vain for another."""
+    reason = " ".join(str(error).split())[:160]
+    return DeviceError(
+        f"Process {processes.rank} of {processes.size} lost the others ({reason}): one of them has ended, see its "
+        f"message above; start all again with --resume to go on from the last whole epoch."
+    )

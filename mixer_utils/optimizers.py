@@ -1,0 +1,101 @@
+"""Optimisers: Muon for the hidden layers' matrices, AdamW for the rest."""
+
+import math
+
+import torch
+
+from mixer_utils.devices import gains_from_bf16
+
+
+def make_optimizers(model, recipe):
+    """Muon on the matrices between the first layer and the last, AdamW on the rest; or AdamW alone.
+
+    Muon is meant for hidden layers; here the first is called ``stem``, the last ``head``. Biases and LayerNorms are not
+    decayed. On CUDA the learning rates are tensors, which a recorded step can read anew (``set_learning_rate``).
+    """
+    if recipe.optimizer not in ("muon", "adamw"):
+        raise ValueError(f'optimizer is {recipe.optimizer!r}: it must be "muon" or "adamw".')
+    matrices, weights, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        hidden = parameter.ndim == 2 and not name.startswith(("stem", "head"))
+        if parameter.ndim < 2:
+            vectors.append(parameter)
+        elif hidden and recipe.optimizer == "muon":
+            matrices.append(parameter)
+        else:
+            weights.append(parameter)
+    device = next(model.parameters()).device
+    rate = recipe.learning_rate
+    if device.type == "cuda":
+        rate = torch.tensor(rate, device=device)
+    groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    optimizers = []
+    if groups:
+        fused = device.type in ("cpu", "cuda")
+        optimizers.append(torch.optim.AdamW(groups, lr=rate, fused=fused, capturable=device.type == "cuda"))
+    if matrices:
+        optimizers.append(Muon(matrices, lr=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay))
+    return optimizers
+
+
+def set_learning_rate(optimizers, rate):
+    """Give every optimiser the learning rate of the next step."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if torch.is_tensor(group["lr"]):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose updates are made nearly orthogonal, so that no direction is learned much faster than another.
+
+    Keller Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. The arithmetic is torch.optim.Muon's with
+    ``adjust_lr_fn="match_rms_adamw"``: updates have AdamW's usual size, and one learning rate serves both. Here all
+    matrices of one shape are worked on as one stack, which a small model's training time notices (notebook 10).
+    """
+
+    def __init__(self, params, lr, momentum=0.95, weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            stacks = {}
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    stacks.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)
+            for (_, longer), matrices in stacks.items():
+                for matrix in matrices:
+                    if not self.state[matrix]:
+                        self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+                gradients = [matrix.grad for matrix in matrices]
+                momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+                torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+                ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov: one step further
+                updates = orthogonalized(torch.stack([wide(update) for update in ahead]))
+                updates *= group["lr"] * (0.2 * math.sqrt(longer))
+                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_sub_([wide(matrix) for matrix in matrices], list(updates))
+
+
+def wide(matrix):
+    """A view of a matrix that has no more rows than columns."""
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+
+
+def orthogonalized(matrices, steps=5):
+    """About the nearest matrix with orthogonal rows to each of a stack (N, rows, columns), rows no more than columns.
+
+    By Newton-Schulz iteration. Singular values come out between about 0.7 and 1.2, which is near enough; bfloat16 is
+    exact enough, too.
+    """
+    x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    x = x.bfloat16() if gains_from_bf16(x.device) else x
+    for _ in range(steps):
+        square = x @ x.mT
+        polynomial = torch.baddbmm(square, square, square, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, polynomial, x, beta=3.4445)
+    return x.to(matrices.dtype)
