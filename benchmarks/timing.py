@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from mixer_utils.checkpoints import write_atomically
-from mixer_utils.devices import gains_from_bf16
+from mixer_utils.devices import device_name, gains_from_bf16
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("timm", "mlp-mixer-pytorch")
@@ -82,7 +82,7 @@ def save(part, found, device, folder):
     about = {
         "command": f"python benchmarks/bench.py {part}",
         "date": datetime.date.today().isoformat(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else processor(),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "seeds": [0],
         "versions": versions(),
@@ -99,12 +99,3 @@ def versions():
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def processor():
-    """The processor's name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -18,7 +18,9 @@ from mixer_utils.training import History
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
-MINUTE, PEERS, COST = (RESULTS / f"{name}.json" for name in ("minute", "bench-peers", "bench-cost"))
+MINUTE, SHIPPED, PEERS, COST = (
+    RESULTS / f"{name}.json" for name in ("minute", "pretrained-mnist", "bench-peers", "bench-cost")
+)
 STYLE = {"svg.hashsalt": "mlp-mixer-tutorial", "svg.fonttype": "path"}
 
 
@@ -31,15 +33,16 @@ def main(folder=HERE):
         bench = plot_bench(json.loads(PEERS.read_text())["cases"], json.loads(COST.read_text())["sweeps"])
         save(bench, "Speed beside other Mixers, and how cost grows", folder, "bench")
 
-    if not MINUTE.exists():
-        return f"{MINUTE} is missing: run `make results` to measure it; curves and confusion matrix were not drawn."
+    missing = [path.name for path in (MINUTE, SHIPPED) if not path.exists()]
+    if missing:
+        return f"{' and '.join(missing)} missing: run `make results`; curves and confusion matrix were not drawn."
     run = next(run for run in json.loads(MINUTE.read_text())["runs"] if run["seed"] == 0)
     curves = plot_history(History(**run["history"]))
     for ax in curves.axes:
         for line in ax.lines:
             line.set_rasterized(len(line.get_xdata()) > 500)  # thousands of steps would be most of the file
     save(curves, "Loss and accuracy during training", folder, "curves")
-    metrics = run["metrics"]
+    metrics = json.loads(SHIPPED.read_text())["metrics"]
     names = [row["name"] for row in metrics["per_class"]]
     save(plot_confusion_matrix(metrics["confusion_matrix"], names), "Confusion matrix", folder, "confusion_matrix")
 

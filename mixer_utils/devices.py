@@ -6,8 +6,10 @@ import dataclasses
 import functools
 import itertools
 import os
+import platform
 import sys
 import warnings
+from pathlib import Path
 
 import torch
 from torch import distributed
@@ -31,6 +33,17 @@ def pick_device(name="auto"):
             f'choose one of those or "auto".'
         )
     return torch.device(name)
+
+
+def device_name(device):
+    """What the device is called: the graphics card's name or the processor's, as far as the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def autocast(device):

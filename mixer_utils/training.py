@@ -58,6 +58,12 @@ class Recipe:
     clip_norm: float = 1.0
     validation: int = 5000
 
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), 1 if field.name in ("epochs", "batch_size") else 0
+            if not isinstance(value, str) and not value >= least:  # not a number is not at least anything
+                raise ValueError(f"{field.name} is {value!r}: it must be at least {least}.")
+
     def learning_rate_at(self, step, steps):
         """The learning rate of step ``step`` (from 0) of ``steps``."""
         warmup = max(1, round(self.warmup if self.warmup >= 1 else self.warmup * steps))
@@ -388,7 +394,9 @@ def predict_logits(model, images, data, batch_size=1000):
 
 def split_logits(model, split, data):
     """Logits (N, num_classes) in float32, on the CPU, of a whole split, in its order."""
-    batch_size = max(1, min(1000, 10_000_000 // math.prod(split.image_shape)))  # images of 224 pixels in smaller batches
+    batch_size = max(
+        1, min(1000, 10_000_000 // math.prod(split.image_shape))
+    )  # images of 224 pixels in smaller batches
     parts = torch.arange(len(split)).split(batch_size)
     return torch.cat([predict_logits(model, images, data) for images, _ in split.batches(parts)])
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mixer_utils import RECIPES, evaluate, load_checkpoint, training
+from mixer_utils import CONFIGS, RECIPES, evaluate, load_checkpoint, training
 from mixer_utils.__main__ import main, read_image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -364,3 +364,51 @@ def test_without_mnist_a_test_run_ends_with_one_clear_line(what, tmp_path):
         "connect to the internet, or put train-images-idx3-ubyte, train-labels-idx1-ubyte, "
         "t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte there."
     )
+
+
+# --- the paper's recipe, on a folder of images ---------------------------------------------------------------
+
+
+def test_the_recipe_imagenet_trains_on_a_folder_of_images_goes_on_and_is_evaluated(tmp_path, monkeypatch, capsys):
+    for part, count in {"train": 6, "val": 2}.items():
+        for name, colour in {"n01": (200, 30, 30), "n02": (30, 30, 200)}.items():
+            (tmp_path / "imagenet" / part / name).mkdir(parents=True)
+            for i in range(count):
+                noise = np.random.default_rng(i).integers(0, 50, (40, 60, 3)) + colour
+                Image.fromarray(noise.astype(np.uint8)).save(tmp_path / "imagenet" / part / name / f"{i}.jpg")
+    monkeypatch.setenv("MIXER_DATA", str(tmp_path))
+    # 224 pixels in patches of 112, so that a Mixer of four tokens does.
+    monkeypatch.setitem(CONFIGS, "tiny", dict(image_size=224, in_channels=3, patch_size=112, num_blocks=2, hidden_dim=8,
+                                              tokens_mlp_dim=4, channels_mlp_dim=32))  # fmt: skip
+    settings = {"model": "tiny", "epochs": 2, "batch_size": 4, "validation": 4, "warmup": 1}
+    command = ["train", "--recipe", "imagenet", "--device", "cpu"]
+    command += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    main([*command, "--out", str(whole)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "save_state", dying_after(training.save_state))
+        with pytest.raises(RuntimeError, match="the power is cut"):
+            main([*command, "--out", str(halved)])
+    main([*command, "--out", str(halved), "--resume"])
+    first, second = (load_checkpoint(folder / "model.safetensors") for folder in (whole, halved))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+    about = first.about
+    assert (about["class_names"], about["mean"], about["steps"]) == (["n01", "n02"], [0.5] * 3, 4)
+    for kept in ("mixup", "stochastic_depth", "optimizer", "weight_decay", "learning_rate"):
+        assert about["recipe"][kept] == getattr(RECIPES["imagenet"], kept)
+    capsys.readouterr()
+    main(["evaluate", str(whole), "--device", "cpu"])
+    assert "n02" in capsys.readouterr().out
+    assert np.sum(json.loads((whole / "metrics.json").read_text())["confusion_matrix"]) == 4
+
+
+def dying_after(save_state):
+    """``save_state``, followed by a power cut."""
+
+    def dying(*arguments):
+        save_state(*arguments)
+        raise RuntimeError("the power is cut")
+
+    return dying

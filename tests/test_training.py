@@ -681,6 +681,36 @@ def test_data_that_cannot_be_had_are_told(tmp_path, monkeypatch):
         train("minute", device="cpu")
 
 
+@pytest.mark.parametrize("change, told", [
+    ({"epochs": 0}, "epochs is 0: it must be at least 1."),
+    ({"batch_size": -1}, "batch_size is -1: it must be at least 1."),
+    ({"learning_rate": -0.1}, "learning_rate is -0.1: it must be at least 0."),
+    ({"elastic": math.nan}, "elastic is nan: it must be at least 0."),
+])  # fmt: skip
+def test_a_recipe_that_cannot_be_followed_is_refused_with_the_value_named(change, told):
+    with pytest.raises(ValueError) as error:
+        dataclasses.replace(TINY, **change)
+    assert str(error.value) == told
+
+
+@pytest.mark.parametrize("setting, told", [
+    ("epochs=two", "epochs is 'two': it must be a whole number."),
+    ("scale=wide", "scale is 'wide': it must be a number."),
+    ("epochs=0", "epochs is 0: it must be at least 1."),
+    ("pochs=2", "A recipe has no 'pochs': choose one of name, dataset, model, epochs,"),
+])  # fmt: skip
+def test_a_setting_that_does_not_fit_is_refused_in_one_sentence(setting, told):
+    with pytest.raises(ValueError) as error:
+        training.changed("digits", [setting])
+    assert str(error.value).startswith(told)
+
+
+def test_settings_change_a_recipe_and_nothing_else():
+    settings = ["epochs=3", "learning_rate=0.5", "model=mnist/4"]
+    expected = dataclasses.replace(RECIPES["digits"], epochs=3, learning_rate=0.5, model="mnist/4")
+    assert training.changed("digits", settings) == expected
+
+
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
     with pytest.raises(ValueError) as error:
         train("hour")

@@ -25,7 +25,7 @@ import torch
 
 from mixer_utils import RECIPES, baselines, evaluate, load_dataset, load_pretrained, train
 from mixer_utils.checkpoints import PRETRAINED, read_tensors, write_atomically, write_tensors
-from mixer_utils.devices import gains_from_bf16
+from mixer_utils.devices import device_name, gains_from_bf16
 from mixer_utils.training import mixer_for
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -180,7 +180,7 @@ def rounded(value, digits):
 
 def save(name, found):
     device = torch.device("cuda" if GPU else "cpu")
-    where = torch.cuda.get_device_name() if GPU else f"{processor()}, {torch.get_num_threads()} threads"
+    where = device_name(device) + ("" if GPU else f", {torch.get_num_threads()} threads")
     about = {
         "command": f"python tools/measure.py {name.split('-')[0]}",
         "date": datetime.date.today().isoformat(),
@@ -188,15 +188,6 @@ def save(name, found):
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
     write_atomically(RESULTS / f"{name}.json", (json.dumps({**about, **found}, indent=1) + "\n").encode())
-
-
-def processor():
-    """The processor's name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 MEASUREMENTS = {
