@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "model": ("MlpMixer", "MixerBlock", "MlpBlock", "PatchEmbedding", "CONFIGS", "create_mixer"),
-    "data": ("load_dataset", "Dataset", "Split", "DataError"),
+    "data": ("load_dataset", "load_image_folder", "Dataset", "Split", "DataError"),
     "checkpoints": ("save_checkpoint", "load_checkpoint", "load_pretrained", "load_official_npz", "CheckpointError"),
     "training": ("RECIPES", "Recipe", "History", "train"),
     "evaluation": ("evaluate", "Report"),
