@@ -19,7 +19,7 @@ from benchmarks import peers
 from benchmarks.timing import ROOT, alternate, medians, ratio
 from mixer_utils import RECIPES, create_mixer, load_dataset, train
 from mixer_utils.data import MNIST_MD5, data_folder
-from mixer_utils.devices import autocast, keep_freed_memory
+from mixer_utils.devices import autocast, gains_from_bf16, keep_freed_memory
 
 RECIPE = RECIPES["quick"]
 STEPS = [(RECIPE.model, RECIPE.batch_size), ("mnist/4", 256)]
@@ -204,14 +204,9 @@ def step_seconds(choice, config, batch_size):
     device = torch.device("cpu")
     model = create_mixer(config)
     images, labels = torch.randn(batch_size, *model.image_shape), torch.randint(10, (batch_size,))
-    precision = "bfloat16" if autocast_is_on(device) else "float32"
+    precision = "bfloat16" if gains_from_bf16(device) else "float32"
     step = functools.partial(peers.training_step, model, images, labels, precision)
     return statistics.median(alternate({"step": step}, device, least=5, seconds=1)["step"])
-
-
-def autocast_is_on(device):
-    with autocast(device):
-        return torch.is_autocast_enabled(device.type)
 
 
 if __name__ == "__main__":

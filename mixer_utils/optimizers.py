@@ -54,7 +54,8 @@ class Muon(torch.optim.Optimizer):
 
     Keller Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. The arithmetic is torch.optim.Muon's with
     ``adjust_lr_fn="match_rms_adamw"``: updates have AdamW's usual size, and one learning rate serves both. Here all
-    matrices of one shape are worked on as one stack, which a small model's training time notices (notebook 10).
+    matrices of one shape or its transpose are worked on as one stack, which a small model's training time notices
+    (notebook 10).
     """
 
     def __init__(self, params, lr, momentum=0.95, weight_decay=0.0):

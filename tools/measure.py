@@ -4,9 +4,8 @@ Validation chooses, the test images are read once per seed at the end.
 
     python tools/measure.py                     everything: two hours on two cores, six minutes on a large GPU
     python tools/measure.py quick minute        these recipes, five seeds each
-    python tools/measure.py full                the recipe `full`, three seeds (on a CPU one: a run is 20 minutes)
+    python tools/measure.py full                the recipe `full`, three seeds (on a CPU one: a run is 15 minutes)
     python tools/measure.py pretrained          the same, and its first model becomes the one in mixer_utils/weights
-    python tools/measure.py pace                how long an epoch of `full` takes
     python tools/measure.py baselines choices   `minute` against other models, and with one choice changed
 
 What was measured on a GPU lies in files called NAME-gpu.json, but for baselines and choices, which say so inside.
@@ -76,16 +75,6 @@ def pretrained():
     metrics |= {key: about[key] for key in ("train_seconds", "seed", "device")} | {"recipe": "full"}
     made_by = "recipe full, seed 0; weights stored in half precision"
     save("pretrained-mnist", {"made_by": made_by, "seeds": [0], "metrics": metrics})
-
-
-def pace():
-    """How long an epoch of `full` takes here, from two of its fifty."""
-    _, history = train(dataclasses.replace(RECIPES["full"], epochs=2), seed=0, progress=False)
-    seconds = statistics.mean(history.epochs["seconds"])
-    save("pace-of-full" + "-gpu" * GPU, {
-        "seeds": [0], "epochs": RECIPES["full"].epochs, "seconds_per_epoch": seconds,
-        "minutes_for_all": seconds * RECIPES["full"].epochs / 60,
-    })  # fmt: skip
 
 
 def compare(variants, data, seeds):
@@ -195,7 +184,6 @@ MEASUREMENTS = {
     "minute": lambda: seeds_of("minute", SEEDS),
     "full": full,
     "pretrained": pretrained,
-    "pace": pace,
     "baselines": measure_baselines,
     "choices": choices,
 }
