@@ -1,4 +1,4 @@
-# make tutorial · test · lab · figures · results · bench · address: each sets up what it needs on a fresh machine.
+# make tutorial · test · lab · site · figures · results · bench · address: each sets up what it needs on a fresh machine.
 PYTHON ?= python3
 VENV   := .venv
 ifeq ($(OS),Windows_NT)
@@ -9,12 +9,13 @@ endif
 READY := $(VENV)/.installed
 BENCH := $(VENV)/.bench-installed
 
-.PHONY: tutorial test lab figures results bench save address clean help
+.PHONY: tutorial test lab site figures results bench save address clean help
 
 help:
 	@echo "make tutorial   run the notebooks and write pages to build/"
 	@echo "make test       run every test"
 	@echo "make lab        open JupyterLab at notebook 00"
+	@echo "make site       write the series as a website to build/site, with live views"
 	@echo "make figures    draw figures/ again"
 	@echo "make save       run the notebooks and save their outputs in place"
 	@echo "make results    measure again what results/ holds (two hours; minutes on a large GPU)"
@@ -33,13 +34,18 @@ $(READY): pyproject.toml
 tutorial: $(READY)
 	$(BIN)/python tools/notebooks.py tutorial
 
+# Two processes for the tests, whose networks are small; then the notebooks, which train with all cores, one by one.
 # MIXER_PROGRESS=0 keeps progress bars out of the outputs that nbval compares.
 test: $(READY)
-	MIXER_PROGRESS=0 $(BIN)/python -m pytest tests notebooks --nbval --nbval-current-env --nbval-cell-timeout=600 \
-	  --nbval-sanitize-with=tests/nbval_sanitize.cfg --durations=8
+	MIXER_PROGRESS=0 $(BIN)/python -m pytest tests -n 2 --dist loadfile --durations=8
+	MIXER_PROGRESS=0 $(BIN)/python -m pytest notebooks --nbval --nbval-current-env --nbval-cell-timeout=600 \
+	  --nbval-sanitize-with=tests/nbval_sanitize.cfg --durations=4
 
 lab: $(READY)
 	$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb
+
+site: $(READY)
+	$(BIN)/python tools/website.py
 
 figures: $(READY)
 	$(BIN)/python figures/draw.py

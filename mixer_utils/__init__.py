@@ -11,6 +11,7 @@ _WHERE = {
     "model": ("MlpMixer", "MixerBlock", "MlpBlock", "PatchEmbedding", "CONFIGS", "create_mixer"),
     "data": ("load_dataset", "load_image_folder", "Dataset", "Split", "DataError"),
     "checkpoints": ("save_checkpoint", "load_checkpoint", "load_pretrained", "load_official_npz", "CheckpointError"),
+    "snapshots": ("Snapshots", "load_recorded_run"),
     "training": ("RECIPES", "Recipe", "History", "train"),
     "evaluation": ("evaluate", "Report"),
 }

@@ -1,4 +1,4 @@
-"""The command line: python -m mixer_utils train | evaluate | predict."""
+"""The command line: python -m mixer_utils train | evaluate | predict | explorer."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ def main(arguments=None):
 
 def parser():
     top = argparse.ArgumentParser(prog="python -m mixer_utils", description="Train, evaluate and use an MLP-Mixer.")
-    commands = top.add_subparsers(required=True, metavar="train | evaluate | predict")
+    commands = top.add_subparsers(required=True, metavar="train | evaluate | predict | explorer")
 
     train = commands.add_parser("train", help="train by a recipe and write the run to a folder")
     train.add_argument("--recipe", default="minute", help="a recipe's name (default: minute)")
@@ -47,6 +47,11 @@ def parser():
     predict.add_argument("dir", type=Path, help="the folder of a run")
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     predict.set_defaults(run=run_predict)
+
+    explorer = commands.add_parser("explorer", help="write one page that shows a model from inside, for any browser")
+    explorer.add_argument("dir", type=Path, nargs="?", help="the folder of a run (default: the model that ships)")
+    explorer.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder of the page, index.html")
+    explorer.set_defaults(run=run_explorer)
     return top
 
 
@@ -92,6 +97,13 @@ def run_predict(options):
         chances, classes = model(normalize(images, about["mean"], about["std"])).softmax(1).max(1)
     for path, chance, i in zip(options.images, chances.tolist(), classes.tolist(), strict=True):
         print(f"{path}: {about['class_names'][i]} ({chance:.1%})")
+
+
+def run_explorer(options):
+    from mixer_utils.explorer import write_explorer
+
+    path = write_explorer(options.out, options.dir and load_run(options.dir)[0])
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, open it in a browser.")
 
 
 def load_run(folder):

@@ -23,6 +23,7 @@ from mixer_utils.data import load_dataset
 from mixer_utils.devices import Processes, autocast, joined_processes, keep_freed_memory, pick_device, replayed
 from mixer_utils.model import MlpMixer, create_mixer
 from mixer_utils.optimizers import make_optimizers, set_learning_rate
+from mixer_utils.snapshots import Snapshots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,7 @@ class TrainingError(RuntimeError):
 
 
 def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=None, resume=False, progress=True,
-          tensorboard=None, compile=False):  # fmt: skip
+          tensorboard=None, compile=False, snapshots=None):  # fmt: skip
     """Train a Mixer and return ``(model, history)``, the model in eval mode on the device it was trained on.
 
     recipe: a name in ``RECIPES`` or a Recipe. data: a Dataset, else the one that the recipe names. model: any module
@@ -132,12 +133,13 @@ def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=
     and augmentation. device: "auto", "cpu", "cuda" or "mps". out: a folder for model.safetensors, history.json and,
     after every epoch, resume.safetensors, from which ``resume=True`` goes on to the very weights of a run that was
     never interrupted. progress: show a bar. tensorboard: a folder for TensorBoard's logs. compile: torch.compile the
-    model first. Ctrl-C ends the run after the current step and keeps what was learned. Under torchrun, every process
-    takes its share of each batch.
+    model first. snapshots: a Snapshots, filled along the run with the token-mixing weights and the validation accuracy;
+    a resumed run's hold only what comes from there on. Ctrl-C ends the run after the current step and keeps what
+    was learned. Under torchrun, every process takes its share of each batch.
 
     The test images are never read here. Raises TrainingError for a loss that is not finite, a batch that the GPU's
     memory cannot hold or a folder that cannot be resumed, DeviceError for a device that is not there or a process that
-    is lost, ValueError for an unknown recipe or a model that is not for this data.
+    is lost, ValueError for an unknown recipe, a model that is not for this data, or snapshots of one not an MlpMixer.
     """
     recipe = find_recipe(recipe)
     device = pick_device(device)
@@ -145,10 +147,10 @@ def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=
         keep_freed_memory()
     with joined_processes() as processes:
         return run(recipe, data, model, seed, processes.device(device), processes, out, resume, progress, tensorboard,
-                   compile)  # fmt: skip
+                   compile, snapshots)  # fmt: skip
 
 
-def run(recipe, data, model, seed, device, processes, out, resume, progress, tensorboard, compile):
+def run(recipe, data, model, seed, device, processes, out, resume, progress, tensorboard, compile, snapshots):
     """What ``train`` does, in one of the processes of a run."""
     if out is not None and processes.first:
         prepare_folder(out, resume)
@@ -170,12 +172,16 @@ def run(recipe, data, model, seed, device, processes, out, resume, progress, ten
     steps = recipe.epochs * steps_per_epoch
     first_epoch = len(history.epochs["seconds"])
     step = first_epoch * steps_per_epoch
+    about = {"recipe": identity["recipe"], "seed": seed, "dataset": data.name, "steps_per_epoch": steps_per_epoch,
+             "device": str(device), "processes": processes.size, "torch_version": torch.__version__}  # fmt: skip
+    snapshot = snapshot_taker(snapshots, model, validation, data, processes, steps, about)
 
     with (
         progress_bar(steps, step, progress and processes.first) as bar,
         tensorboard_log(tensorboard if processes.first else None) as log,
         interrupts_noted() as interrupts,
     ):
+        snapshot(step)
         for epoch in range(first_epoch, recipe.epochs):
             start = time.perf_counter()
             # Every epoch has a seed of its own: a resumed run draws the same numbers, with no random state to keep.
@@ -199,6 +205,7 @@ def run(recipe, data, model, seed, device, processes, out, resume, progress, ten
                 append(history.steps, record)
                 log("step", record, step)
                 bar.update()
+                start += snapshot(step, stop)  # looking is not training
                 if stop:
                     break
 
@@ -226,11 +233,9 @@ def run(recipe, data, model, seed, device, processes, out, resume, progress, ten
 
     model.eval()
     if out is not None and processes.first:
-        about = {
-            "recipe": dataclasses.asdict(recipe), "seed": seed, "device": str(device), "processes": processes.size,
-            "steps": step, "dataset": data.name, "mean": data.mean, "std": data.std, "class_names": data.class_names,
+        about |= {
+            "steps": step, "mean": data.mean, "std": data.std, "class_names": data.class_names,
             "train_seconds": history.train_seconds, "images_per_second": history.images_per_second,
-            "torch_version": torch.__version__,
         }  # fmt: skip
         save_checkpoint(model, Path(out) / "model.safetensors", **about)
         write_atomically(Path(out) / "history.json", json.dumps(dataclasses.asdict(history)).encode())
@@ -348,6 +353,28 @@ def augment(images, labels, numbers, recipe, data, seed):
     if recipe.mixup:
         return mixup(images, labels, len(data.class_names), recipe.mixup, seed)
     return images, labels
+
+
+def snapshot_taker(snapshots, model, validation, data, processes, steps, about):
+    """A function ``snapshot(step, stopped)`` that takes one where it is due or a run is stopped: seconds it took.
+
+    Without ``snapshots`` it does nothing. Every process calls it: each measures its share of the validation images.
+    """
+    if snapshots is None:
+        return lambda step, stopped=False: 0.0
+    if not isinstance(snapshots, Snapshots):
+        raise ValueError(f"snapshots is {snapshots!r}: it must be a Snapshots, as in train(snapshots=Snapshots()).")
+    snapshots.begin(model, steps, **about)
+
+    def snapshot(step, stopped=False):
+        start = time.perf_counter()
+        if step in snapshots.due or stopped:
+            _, accuracy = loss_and_accuracy(model, validation, data, processes)
+            snapshots.add(step, model, accuracy)
+            model.train()
+        return time.perf_counter() - start
+
+    return snapshot
 
 
 @contextlib.contextmanager

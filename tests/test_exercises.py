@@ -106,7 +106,7 @@ def test_an_exercise_that_does_not_exist_is_told(number):
 
 
 def test_every_notebook_of_the_series_has_exercises():
-    assert {"nb00", "nb01", "nb02", "nb03", "nb04", "nb05", "nb06", "nb10"} <= set(MODULES)
+    assert {"nb00", "nb01", "nb02", "nb03", "nb04", "nb05", "nb06", "nb07", "nb10"} <= set(MODULES)
     for module in MODULES:
         assert [number for number in ALL if number.startswith(f"{module[2:]}.")], module
     assert all(find(number) is exercise for number, exercise in ALL.items())

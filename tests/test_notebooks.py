@@ -20,7 +20,7 @@ from mixer_utils import model
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = ["00_start_here", "01_patch_embedding", "02_token_mixing", "03_channel_mixing", "04_mlp_mixer",
-         "05_training", "06_evaluation", "10_faster_and_bigger"]  # fmt: skip
+         "05_training", "06_evaluation", "07_mixing_weights", "10_faster_and_bigger"]  # fmt: skip
 SHOWN = {"01_patch_embedding": ["PatchEmbedding"], "02_token_mixing": ["TokenMixing", "left"],
          "03_channel_mixing": ["MlpBlock"], "04_mlp_mixer": ["MixerBlock", "MlpMixer"]}  # fmt: skip
 

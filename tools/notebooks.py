@@ -40,6 +40,9 @@ def execute(path):
         resources={"metadata": {"path": path.parent}},
     ).execute()
     notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):  # a view's picture stays: without its kernel the view itself is dead
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata["language_info"] = {"name": "python"}
     for number, cell in enumerate(notebook.cells):  # the same names at every run: smaller diffs

@@ -1,0 +1,189 @@
+"""Moves every control of ``explore_influence`` and compares what is drawn with what Python computes."""
+
+import re
+
+import numpy as np
+import pytest
+
+from mixer_utils.widgets import signed_colours
+
+TABLE = signed_colours().astype(int)
+
+# Every cell of a map: where it was looked at (in the canvas's own pixels) and its colour there. Numbers stand in the
+# middle of a cell, outlines on its edge.
+CELLS = """(canvas, [rows, columns]) => {
+  const ratio = canvas.width / parseFloat(canvas.style.width), side = Number(canvas.dataset.side);
+  const from = Math.min(5, side / 2), context = canvas.getContext("2d"), found = [];
+  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
+    const x = Math.floor((c * side + from) * ratio), y = Math.floor((r * side + from) * ratio);
+    found.push([x, y, ...context.getImageData(x, y, 1, 1).data.slice(0, 3)]);
+  }
+  return { width: canvas.width, height: canvas.height, found };
+}"""
+TILE = """(canvas, [at, rows, columns]) => {
+  const ratio = canvas.width / parseFloat(canvas.style.width), context = canvas.getContext("2d"), found = [];
+  const names = ["across", "side", "gap", "width", "height"];
+  const [across, side, gap, width, height] = names.map((name) => Number(canvas.dataset[name]));
+  const left = 2 + (at % across) * (width + gap), top = 2 + Math.floor(at / across) * (height + gap);
+  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
+    const x = Math.floor((left + (c + 0.5) * side) * ratio), y = Math.floor((top + (r + 0.5) * side) * ratio);
+    found.push([...context.getImageData(x, y, 1, 1).data.slice(0, 3)]);
+  }
+  return found;
+}"""
+EDGE = """(canvas, [row, column]) => {
+  const ratio = canvas.width / parseFloat(canvas.style.width), side = Number(canvas.dataset.side);
+  const [x, y] = [Math.round(column * side * ratio), Math.round((row + 0.5) * side * ratio)];
+  return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data.slice(0, 3)];
+}"""
+FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def check_influence(page, root, view):
+    """``root`` is the view's element, ``view`` the same widget in Python; at the end the state is not what it was."""
+    rows, columns = view.data["grid"]
+    expect_shown(root, view)
+    for name, keys, value in [
+        ("block", ["End"], view.data["num_blocks"] - 1),
+        ("image", ["End", "ArrowLeft"], view.data["num_images"] - 2),
+        ("channel", ["Home", "ArrowRight", "ArrowRight"], 2),
+        ("block", ["ArrowLeft"], view.data["num_blocks"] - 2),
+    ]:
+        if value >= 0 and root.locator(f"[data-trait={name}]").count():
+            for key in keys:
+                root.locator(f"[data-trait={name}]").press(key)
+            setattr(view, name, value)
+            expect_shown(root, view)
+    for name, value in [("show", "composed"), ("direction", "writes"), ("show", "one block"), ("direction", "reads")]:
+        root.locator(f"[data-trait={name}]").select_option(value)
+        setattr(view, name, value)
+        expect_shown(root, view)
+
+    for where, row, column in [("image", 0, columns - 1), ("row", rows - 1, 0), ("products", rows - 2, columns - 1)]:
+        click(root, where, row, column)
+        view.patch = row * columns + column
+        expect_shown(root, view)
+    of(root, "row").press("ArrowLeft")
+    of(root, "image").press("ArrowUp" if rows > 2 else "ArrowDown")
+    view.patch += -1 + (-columns if rows > 2 else columns)
+    expect_shown(root, view)
+
+    order, across = order_shown(root), int(of(root, "units").get_attribute("data-across"))
+    click_tile(root, 3)
+    view.unit = order[3]
+    expect_shown(root, view)
+    for key, step in [("ArrowRight", 1), ("ArrowDown", across), ("ArrowLeft", -1), ("ArrowUp", -across)]:
+        if order.index(view.unit) + step < len(order):
+            of(root, "units").press(key)
+            view.unit = order[order.index(view.unit) + step]
+            expect_shown(root, view)
+
+    expect_numbers_under_the_pointer(root, view)
+
+
+def expect_shown(root, view):
+    """Every canvas and every text is what the traits of ``view`` say."""
+    root.evaluate(FRAMES)
+    grid = view.data["grid"]
+    expect_map(root, view, "row", view.row(), np.abs(view.matrix()).max())
+    low, high = root.locator(".mixer-legend span").all_inner_texts()
+    assert number(high) == pytest.approx(np.abs(view.matrix()).max(), rel=0.01) and number(low) == -number(high)
+    expect_image(root, view)
+
+    sum_ = view.arithmetic()
+    for name in ["values", "weights", "products", "column", "writes"]:
+        scale = max(np.abs(sum_[name]).max(), np.abs(sum_["column"]).max() if name == "writes" else 0)
+        expect_map(root, view, name, sum_[name], scale)
+    said = root.locator(".mixer-sum")
+    scale = float(np.abs(sum_["products"]).max())
+    assert float(said.get_attribute("data-sum")) == pytest.approx(sum_["sum"], abs=2e-3 * scale)
+    assert float(said.get_attribute("data-gelu")) == pytest.approx(sum_["gelu"], abs=2e-3 * scale)
+    without, bias, total, gelu = [
+        number(found) for found in re.findall(r"[+−]?\d[\d.]*(?:e[+-]?\d+)?", said.inner_text())
+    ]
+    assert [without + bias, total, gelu] == pytest.approx([sum_["sum"]] * 2 + [sum_["gelu"]], abs=0.02 * scale)
+    assert bias == pytest.approx(sum_["bias"], rel=0.01, abs=1e-6)
+
+    order, strengths = order_shown(root), view.strengths()
+    assert sorted(order) == list(range(len(strengths)))
+    assert strengths[order] == pytest.approx(strengths[view.order()], rel=0.01, abs=1e-3 * float(strengths.max()))
+    reads = view.maps[view.block, 0]
+    for at in [0, 1, len(order) - 1, order.index(view.unit)]:
+        found = np.array(of(root, "units").evaluate(TILE, [at, *grid]))
+        expect_colours(f"unit {order[at]}", found, reads[order[at]], np.abs(reads).max())
+
+
+def expect_map(root, view, name, values, scale):
+    cells = of(root, name).evaluate(CELLS, view.data["grid"])
+    expect_colours(name, np.array(cells["found"])[:, 2:], values, scale)
+    assert of(root, name).evaluate(EDGE, divmod(view.patch, view.data["grid"][1])) == [0, 0, 0]  # the outline
+
+
+def expect_image(root, view):
+    """A pixel is 45 % of the image and 55 % of the colour of its patch."""
+    cells = of(root, "image").evaluate(CELLS, view.data["grid"])
+    image = view.images[view.image].numpy().astype(float)
+    x, y, *colours = np.array(cells["found"]).T
+    light = image[:, y * image.shape[1] // cells["height"], x * image.shape[2] // cells["width"]].T
+    found = (np.array(colours).T - 0.45 * light) / 0.55
+    expect_colours("image", found, view.row(), np.abs(view.matrix()).max(), within=3)  # dividing makes rounding larger
+
+
+def expect_colours(name, found, values, scale, within=2):
+    """Each colour is the table's at the place of its value; a last bit may make it the next place."""
+    places = np.floor(128 + 127.5 * values / (scale or 1)).astype(int)
+    off = [np.abs(found - TABLE[(places + step).clip(0, 255)]).max(1) for step in (-1, 0, 1)]
+    off = np.min(off, axis=0)
+    assert off.max() <= within, (
+        f"{name}: patch {off.argmax()} is {found[off.argmax()]}, {values[off.argmax()]} of {scale}"
+    )
+
+
+def expect_numbers_under_the_pointer(root, view):
+    rows, columns = view.data["grid"]
+    readout, sum_ = root.locator(".mixer-readout"), view.arithmetic()
+    hover(root, "row", 0, 1)
+    root.evaluate(FRAMES)
+    assert number(re.search(r"by (\S+)\.$", readout.inner_text())[1]) == pytest.approx(
+        view.row()[1], rel=0.02, abs=1e-4
+    )
+    hover(root, "values", rows - 1, 0)
+    root.evaluate(FRAMES)
+    at = (rows - 1) * columns
+    told = re.search(r": (\S+) × (\S+) = (\S+) is read; (\S+) × (\S+) = (\S+) is added", readout.inner_text())
+    expected = [sum_["values"][at], sum_["weights"][at], sum_["products"][at]]
+    expected += [sum_["gelu"], sum_["column"][at], sum_["writes"][at]]
+    assert [number(one) for one in told.groups()] == pytest.approx(expected, rel=0.02, abs=1e-3)
+
+
+def of(root, name):
+    return root.locator(f"canvas[data-map={name}]")
+
+
+def order_shown(root):
+    return [int(unit) for unit in of(root, "units").get_attribute("data-order").split()]
+
+
+def number(text):
+    return float(text.replace("−", "-"))
+
+
+def middle(root, name, row, column):
+    side = float(of(root, name).get_attribute("data-side"))
+    return {"x": (column + 0.5) * side, "y": (row + 0.5) * side}
+
+
+def click(root, name, row, column):
+    of(root, name).click(position=middle(root, name, row, column))
+
+
+def hover(root, name, row, column):
+    of(root, name).hover(position=middle(root, name, row, column))
+
+
+def click_tile(root, at):
+    canvas = of(root, "units")
+    across, gap, width, height = (
+        int(canvas.get_attribute(f"data-{one}")) for one in ["across", "gap", "width", "height"]
+    )
+    canvas.click(position={"x": 3 + (at % across) * (width + gap), "y": 3 + at // across * (height + gap)})

@@ -1,0 +1,118 @@
+"""Tests in a real browser. What a test of a view needs is here and in ``helpers.py`` beside this file:
+
+    import pytest
+    from helpers import INTERFACES, latency, move, open_notebook, pixels, screenshot, watched_page
+
+    CELLS = [
+        "from mixer_utils import load_pretrained\nfrom mixer_utils.widgets import explore_mixing",
+        "explore_mixing(load_pretrained('mnist')).add_class('mine')",
+    ]
+
+    @pytest.fixture(scope="module", params=INTERFACES)  # JupyterLab and Notebook 7: one notebook each for the file
+    def mixing(browser, server, request):
+        with watched_page(browser) as page:
+            yield open_notebook(page, server, CELLS, request.param)
+
+    def test_the_arrow_key_moves_the_map(mixing):
+        canvas, slider = mixing.locator(".mine canvas"), mixing.locator(".mine input[type=range]")
+        before = pixels(canvas)                                # uint8 (H, W, 3), what is on the screen
+        move(slider, "ArrowRight", canvas)                     # press the key, wait until the canvas has changed
+        # instead of a key, a function: move(slider, lambda slider: slider.click(), canvas)
+        assert (pixels(canvas) != before).any()
+        latency(slider, ["ArrowRight", "ArrowLeft"], canvas)   # printed at the end of the whole run
+        screenshot(mixing.locator(".mine"), "mixing")          # build/screenshots/mixing.png
+        assert mixing.outside == []                            # addresses asked for outside this machine: none
+
+Fixtures:
+
+``browser``   Playwright's, Chromium without a window; one for each test file. Where no browser can be had the tests
+              are skipped; with CI or MIXER_BROWSER=required in the environment they fail. MIXER_BROWSER=PATH names one.
+``page``      a page in a context of its own for each test. Errors in the console or in a script fail the test at its
+              end; requests to other machines are stopped and listed in ``page.outside``.
+``new_page``  a function: another such page, ``new_page(viewport={"width": 390, "height": 844})``, say.
+``server``    a Jupyter server for the whole run, started at the first notebook, with JupyterLab, Notebook 7 and
+              settings of its own. Notebooks lie in ``server.folder``; its kernels see this checkout's data, and
+              download nothing.
+
+``watched_page(browser, **context)`` is what ``page`` is made of, for fixtures that live longer than one test.
+A test that fails leaves ``build/screenshots/failed-TEST.png``.
+
+Both interfaces take the arrow keys for themselves, unless the very element that has the focus carries the attribute
+data-lm-suppress-shortcuts="true".
+"""
+
+import contextlib
+import os
+import shutil
+
+import pytest
+from helpers import Server, screenshot, watched_page
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """For one file, not for the whole run: while Playwright is on, this thread has a running event loop, and the
+    notebooks that nbval runs later need one of their own."""
+    asked = os.environ.get("MIXER_BROWSER", "")
+    names = ["chromium", "chromium-browser", "google-chrome"] if asked in ("", "required") else [asked]
+    path = next(filter(None, map(shutil.which, names)), None)
+    with contextlib.ExitStack() as stack:
+        try:
+            if path is None and asked not in ("", "required"):
+                raise FileNotFoundError(f"MIXER_BROWSER is {asked}, which is no program")
+            from playwright.sync_api import sync_playwright
+
+            playwright = stack.enter_context(sync_playwright())
+            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        except Exception as error:  # no module, no program, no library it needs
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            needed = os.environ.get("CI") or asked
+            (pytest.fail if needed else pytest.skip)(
+                f"No browser can be had ({reason}): install Chromium (`apt-get install chromium`, or "
+                "`python -m playwright install chromium`), or name one by MIXER_BROWSER."
+            )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def new_page(browser):
+    with contextlib.ExitStack() as stack:
+        yield lambda **context: stack.enter_context(watched_page(browser, **context))
+
+
+@pytest.fixture
+def page(new_page):
+    return new_page()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("jupyter"))
+    yield server
+    server.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed and call.when == "call":
+        for value in item.funcargs.values():
+            if hasattr(value, "outside"):  # a watched page
+                with contextlib.suppress(Exception):  # the page may be what broke
+                    screenshot(value, f"failed-{item.name}")
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What ``latency`` printed, which pytest shows of failed tests alone."""
+    reports = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
+    lines = [line for report in reports for line in report.capstdout.splitlines() if line.startswith("latency")]
+    if lines:
+        terminalreporter.section("latency in the browser")
+        terminalreporter.write_line("\n".join(lines))

@@ -1,0 +1,91 @@
+"""View 1 in a browser: its pixels against the weights."""
+
+import pytest
+from check_mixing import check_mixing, expect_shown, tiles
+from helpers import latency, screenshot
+from tiles import choose
+
+from mixer_utils import create_mixer, load_pretrained, widgets
+from mixer_utils.explorer import embedded
+from mixer_utils.widgets import explore_mixing
+
+
+@pytest.fixture
+def opened(new_page, tmp_path):
+    """A function: the view on a page of its own; returns the page and the view's element."""
+
+    def open_(view, **context):
+        (place,), end = embedded([view.get_state()])
+        path = tmp_path / "page.html"
+        path.write_text(f"<!doctype html><meta charset=utf-8><body>{place}{end}", encoding="utf-8")
+        page = new_page(**context)
+        page.goto(path.as_uri())
+        page.wait_for_selector(".mixer-view[data-drawn]")
+        return page, page.locator(".mixer-view")
+
+    return open_
+
+
+@pytest.mark.parametrize("ratio", [1, 1.25, 2])
+def test_the_shipped_model_s_maps_have_the_colours_of_its_weights_at_any_zoom(opened, ratio):
+    view = explore_mixing(load_pretrained("mnist"))
+    page, root = opened(view, device_scale_factor=ratio)
+    check_mixing(page, root, view)
+    if ratio == 1:
+        screenshot(root, "view-mixing")
+
+
+def test_unit_5_of_block_2_stands_where_sorting_says(opened):
+    view = explore_mixing(load_pretrained("mnist"))
+    page, root = opened(view)
+    choose(root, view, "block", "ArrowRight", "ArrowRight")
+    assert view.block == 2
+    places = set()
+    for sort in ["norm", "frequency", "pairs", "number"]:
+        choose(root, view, "sort", option=sort)
+        expect_shown(root, view)
+        shown = tiles(root, 0).get_attribute("data-order").split().index("5")
+        assert shown == list(view.order()).index(5)
+        places.add(shown)
+    assert len(places) > 1
+
+
+def test_on_a_phone_the_panels_wrap_and_rows_are_full(opened):
+    view = explore_mixing(load_pretrained("mnist"))
+    page, root = opened(view, viewport={"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert view.data["num_units"] % int(tiles(root, 0).get_attribute("data-across")) == 0
+    boxes = [root.locator(".mixer-panel").nth(i).bounding_box() for i in (0, 1)]
+    assert boxes[0]["x"] == boxes[1]["x"] and boxes[1]["y"] > boxes[0]["y"] + boxes[0]["height"]
+    screenshot(root, "view-mixing-phone")
+
+
+def test_a_model_alone_is_shown_without_a_choice_to_compare(opened, monkeypatch):
+    monkeypatch.setattr(widgets, "MOST_SENT", 400)  # room for one side
+    view = explore_mixing(create_mixer("mnist/4", patch_size=14, tokens_mlp_dim=7, num_blocks=2))
+    page, root = opened(view)
+    assert len(view.data["sides"]) == 1 and root.locator("[data-trait=compare]").count() == 0
+    choose(root, view, "block", "ArrowRight")
+    assert view.block == 1
+    expect_shown(root, view)
+
+
+def test_a_key_press_is_answered_at_once(opened):
+    page, root = opened(explore_mixing(load_pretrained("mnist")))
+    assert latency(root.locator("[data-trait=block]"), ["ArrowRight", "ArrowLeft"], root, "view 1, block") < 50
+
+
+def test_b_16_is_drawn_right_and_answers_within_50_ms(opened):
+    view = explore_mixing(create_mixer("B/16", num_classes=10))
+    page, root = opened(view)
+    expect_shown(root, view)
+    block = root.locator("[data-trait=block]")
+    canvas = tiles(root, 0)
+    assert latency(block, ["ArrowRight", "ArrowLeft"], canvas, "view 1, block of B/16") < 50
+    # the tile chosen is scrolled into sight
+    for _ in range(3):
+        canvas.press("ArrowDown")
+    box = root.locator(".mixer-tiles").first
+    assert canvas.evaluate("(canvas) => canvas.clientHeight") > box.evaluate("(box) => box.clientHeight")
+    view.unit = int(view.order()[list(view.order()).index(0) + 3 * int(canvas.get_attribute("data-across"))])
+    expect_shown(root, view)

@@ -1,0 +1,149 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+import traitlets
+from PIL import Image
+
+from mixer_utils import mixing, widgets
+from mixer_utils.snapshots import Snapshots, load_recorded_run
+from mixer_utils.widgets import explore_training, mosaic
+
+
+@pytest.fixture(scope="module")
+def run():
+    return load_recorded_run()
+
+
+@pytest.fixture
+def view():
+    return explore_training()
+
+
+def sent(packed):
+    return np.frombuffer(packed["bytes"], packed["dtype"]).reshape(packed["shape"])
+
+
+def taken(model, steps, accuracies):
+    """Snapshots of a model whose weights grow by a half at each."""
+    snapshots = Snapshots()
+    snapshots.begin(model, steps[-1])
+    snapshots.steps, snapshots.validation_accuracy = list(steps), list(accuracies)
+    snapshots.weights = torch.stack([(1 + i / 2) * mixing.unit_maps(model) for i in range(len(steps))]).half()
+    return snapshots
+
+
+def test_the_browser_gets_the_recorded_run_as_it_is(view, run):
+    np.testing.assert_array_equal(sent(view.data["weights"]), run.weights.numpy())
+    assert sent(view.data["steps"]).tolist() == run.steps
+    np.testing.assert_array_equal(sent(view.data["validation_accuracy"]), np.float32(run.validation_accuracy))
+    assert view.data["run"] == "the run of recipe minute" and view.data["grid"] == [4, 4]
+    assert sum(len(one["bytes"]) for one in view.data.values() if isinstance(one, dict) and "bytes" in one) < 1_000_000
+
+
+def test_it_opens_at_the_end_of_the_run_and_stands_still(view):
+    assert view.time == 59 and view.steps[view.time] == 1712 and view.playing is False
+
+
+def test_tiles_are_sorted_by_the_last_snapshot_and_keep_their_places(view, run):
+    last = run.weights[-1].float().numpy()
+    for sort, order in [("norm", mixing.by_norm), ("pairs", mixing.by_pairs),
+                        ("frequency", lambda reads: mixing.by_frequency(reads, (4, 4))),
+                        ("number", lambda reads: np.arange(len(reads)))]:  # fmt: skip
+        for block in range(3):
+            view.sort, view.block = sort, block
+            for view.time in (0, 30, 59):
+                np.testing.assert_array_equal(view.order(), order(last[block, 0]))
+            np.testing.assert_array_equal(sent(view.data["orders"][sort])[block], view.order())
+
+
+def test_colours_cover_the_block_s_whole_run_or_each_snapshot_by_itself(view, run):
+    view.block = 1
+    tops = run.weights[:, 1].float().abs().flatten(1).amax(1)
+    assert tops[0] < tops[59]
+    for view.time in (0, 59):
+        view.scale = "shared"
+        assert view.top() == tops.max()
+        view.scale = "each"
+        assert view.top() == tops[view.time]
+
+
+def test_snapshots_of_one_s_own_run_are_shown(tiny_mixer):
+    snapshots = taken(tiny_mixer(), [0, 3, 9], [0.1, 0.5, 0.75])
+    view = explore_training(snapshots)
+    assert view.steps == [0, 3, 9] and view.time == 2 and view.data["run"] == "the run"
+    np.testing.assert_array_equal(sent(view.data["weights"]), snapshots.weights.numpy())
+    assert explore_training(taken(tiny_mixer(), [7], [0.3])).picture().alt  # stopped at once
+
+
+def test_of_a_run_too_large_fewer_snapshots_are_sent_the_last_one_among_them(monkeypatch, tiny_mixer):
+    snapshots = taken(tiny_mixer(), range(11), np.linspace(0, 1, 11))  # 80 weights each
+    monkeypatch.setattr(widgets, "MOST_SENT", 500)
+    view = explore_training(snapshots)
+    assert view.steps == [0, 5, 10]
+    np.testing.assert_array_equal(sent(view.data["weights"]), snapshots.weights.numpy()[[0, 5, 10]])
+    np.testing.assert_allclose(view.validation_accuracy, [0, 0.5, 1])
+    monkeypatch.setattr(widgets, "MOST_SENT", 200)
+    assert explore_training(snapshots).steps == [10]
+    monkeypatch.setattr(widgets, "MOST_SENT", 100)
+    with pytest.raises(ValueError, match=r"^One snapshot of this run has 80 weights, more than a view sends: [^.]*\.$"):
+        explore_training(snapshots)
+
+
+def test_what_cannot_be_shown_is_said_in_one_sentence(tiny_mixer):
+    with pytest.raises(
+        ValueError, match=r"^This view shows Snapshots, not a MlpMixer: give what [^:]*\(snapshots=\.\.\.\)"
+    ):
+        explore_training(tiny_mixer())
+    with pytest.raises(ValueError, match=r"^These snapshots are empty: give them to train\(snapshots=\.\.\.\) before "):
+        explore_training(Snapshots())
+
+
+@pytest.mark.parametrize("trait, value, message", [
+    ("time", 60, "time is 60: it must be from 0 to 59."), ("block", 3, "block is 3: it must be from 0 to 2."),
+    ("unit", 48, "unit is 48: it must be from 0 to 47."), ("patch", -1, "patch is -1: it must be from 0 to 15."),
+])  # fmt: skip
+def test_a_trait_out_of_range_is_refused(view, trait, value, message):
+    with pytest.raises(traitlets.TraitError) as caught:
+        setattr(view, trait, value)
+    assert str(caught.value) == message
+
+
+def test_every_control_is_a_trait_that_the_browser_shares(view):
+    assert {"time", "block", "sort", "scale", "unit", "patch", "playing"} <= set(view.keys)
+    with pytest.raises(traitlets.TraitError):
+        view.sort = "index"
+
+
+def test_its_picture_shows_the_snapshot_at_hand_and_the_curve(view, run):
+    view.time, view.block = 13, 2
+    picture = view.picture()
+    assert picture.alt == (
+        "On the left what the 48 units of block 2's token mixing read from the patches after step 83 of 1,712, sorted "
+        "by norm at the end of the run. On the right the validation accuracy along the run, 90.62% at this step."
+    )
+    left, right = picture.axes[:2]
+    (drawn,) = left.get_images()
+    first = run.weights[13, 2, 0, view.order()[0]].float().numpy().reshape(4, 4)
+    np.testing.assert_array_equal(drawn.get_array()[:4, :4], first)
+    assert drawn.get_clim() == (-view.top(), view.top())
+    curve, mark = right.get_lines()
+    assert list(curve.get_xdata()) == run.steps and list(mark.get_xdata()) == [83]
+    np.testing.assert_allclose(mark.get_ydata(), [90.62])
+
+
+def test_where_no_widget_can_be_shown_the_picture_stands_in(view):
+    data, metadata = view._repr_mimebundle_()
+    assert {"image/png", "application/vnd.jupyter.widget-view+json"} <= set(data)
+    assert metadata["image/png"] == {"alt": view.picture().alt}
+    assert Image.open(io.BytesIO(data["image/png"])).size[0] > 500
+    assert repr(view) == "TrainingView(training)"
+
+
+def test_a_mosaic_has_every_map_and_lines_between():
+    maps = np.arange(3 * 2 * 2, dtype=float).reshape(3, 2, 2)
+    picture = mosaic(maps)
+    assert picture.shape == (3, 9)
+    np.testing.assert_array_equal(picture[:2, 3:5], maps[1])
+    assert np.isnan(picture[2]).all() and np.isnan(picture[:, [2, 5, 8]]).all()
