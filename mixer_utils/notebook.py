@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from mixer_utils.devices import gains_from_bf16, pick_device
+from mixer_utils.devices import gains_from_bf16, keep_freed_memory, pick_device
 
 
 def start(seed=0):
@@ -15,6 +15,7 @@ def start(seed=0):
     device = pick_device()
     minutes = "expect 1 min (05: 3, 06 and 10: 2)"  # as measured on two CPU cores
     if device.type == "cpu":
+        keep_freed_memory()
         where = f"CPU x {torch.get_num_threads()}"
     else:
         where = torch.cuda.get_device_name() if device.type == "cuda" else "Apple GPU"

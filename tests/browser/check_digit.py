@@ -19,12 +19,16 @@ COLOURS = """(canvas, places) => {
     return [data[at], data[at + 1], data[at + 2]];
   });
 }"""
-HATCHED = """(canvas, [x, y, size]) => {
-  const ratio = canvas.width / parseFloat(canvas.style.width), [left, top, side] = [x, y, size].map((n) => n * ratio);
-  const { data } = canvas.getContext("2d").getImageData(left, top, side, side);
-  let orange = 0;
-  for (let i = 0; i < data.length; i += 4) orange += data[i] > data[i + 2] + 100;
-  return orange / (data.length / 4);
+# The share of each square, [left, top], that is orange, and so hatched.
+HATCHED = """(canvas, [corners, size]) => {
+  const ratio = canvas.width / parseFloat(canvas.style.width), context = canvas.getContext("2d");
+  return corners.map((corner) => {
+    const [left, top, side] = [...corner, size].map((n) => n * ratio);
+    const { data } = context.getImageData(left, top, side, side);
+    let orange = 0;
+    for (let i = 0; i < data.length; i += 4) orange += data[i] > data[i + 2] + 100;
+    return orange / (data.length / 4);
+  });
 }"""
 
 
@@ -239,9 +243,9 @@ def expect_image(root, view):
         found = np.array(canvas.evaluate(COLOURS, places))
         expected = np.array([[values[y, x]] * 3 for y, x in cells])
         np.testing.assert_allclose(found, expected, atol=2)
-        for s in range(view.data["num_patches"]):
-            corner = [edge + (s % columns) * (P * size + between), edge + s // columns * (P * size + between)]
-            orange = canvas.evaluate(HATCHED, [corner[0] + 2, corner[1] + 2, P * size - 4])
+        corners = [[edge + at * (P * size + between) + 2 for at in (s % columns, s // columns)]
+                   for s in range(view.data["num_patches"])]  # fmt: skip
+        for s, orange in enumerate(canvas.evaluate(HATCHED, [corners, P * size - 4])):
             assert (orange > 0.08) == (s in view.hidden), f"patch {s}: {orange:.0%} of it is hatched"
 
 
