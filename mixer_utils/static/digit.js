@@ -20,7 +20,7 @@ function digit(model, root) {
   // --- controls and panels ---
   const button = (text, onclick) => make("button", { type: "button", onclick }, text);
   const canvas = (label, more = {}) =>
-    make("canvas", { tabindex: 0, role: "img", "aria-label": label, "data-lm-suppress-shortcuts": "true", ...more });
+    make("canvas", { tabindex: 0, role: "img", "aria-label": label, ...more });
   const channel = slider(model, "channel", "Channel", 0, C - 1, (c) => `${c} of 0 to ${C - 1}`);
   const controls = [
     choice(model, "tool", "Tool", { draw: "draw", erase: "erase", "hide patches": "hide patches" }),

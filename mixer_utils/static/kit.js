@@ -233,7 +233,7 @@ function evenly(count, fit) {
  * `side` or more, and scale(unit, writes), the largest magnitude that the map's colours cover.
  */
 function pairTiles(model, table, { label, grid: [rows, columns], order, map, follow }) {
-  const canvas = make("canvas", { tabindex: 0, role: "img", "aria-label": label, "data-lm-suppress-shortcuts": "true" });
+  const canvas = make("canvas", { tabindex: 0, role: "img", "aria-label": label });
   const element = make("div", { class: "mixer-scroll mixer-tiles" }, canvas);
   let ratio, cell, between, gap, across; // device pixels, so that squares are whole and sharp at any zoom
   const width = () => 2 * columns * cell + between, height = () => rows * cell;

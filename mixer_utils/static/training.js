@@ -25,7 +25,6 @@ function training(model, root) {
     label: "Maps of all units: arrow keys choose a unit, with Shift a patch",
     grid: data.grid, order, map, follow: (found) => { hovered = found; say(); },
   });
-  // Canvases: Jupyter keeps arrow keys for itself where it is not told otherwise (data-lm-suppress-shortcuts).
   const accuracy = trainingLine(model, { label: "Validation accuracy along the run", steps, when });
   const norm = trainingLine(model, { label: "Norm of what the chosen unit reads along the run", steps, when });
   const normTitle = make("span");
@@ -101,7 +100,7 @@ function training(model, root) {
 /** A line over the steps of a run, with the snapshot at hand marked; click, drag and arrow keys choose another. */
 function trainingLine(model, { label, steps, when }) {
   const last = steps.length - 1;
-  const canvas = make("canvas", { tabindex: 0, role: "slider", "aria-label": label, "data-lm-suppress-shortcuts": "true" });
+  const canvas = make("canvas", { tabindex: 0, role: "slider", "aria-label": label });
   const [left, right, above, below] = [52, 14, 8, 36];
   let width = 0;
   const part = (step) => // logarithmic, or the steps in which almost all is learned would be a wall at the left
