@@ -192,7 +192,7 @@ def test_traits_set_from_elsewhere_are_drawn(page, opened, model, mnist):
     assert bytes(page.evaluate(STATE, "pixels")) == view.pixels
 
 
-def test_a_key_press_is_answered_within_50_ms(opened, model):
+def test_a_key_press_is_answered_within_150_ms_on_two_busy_cores(opened, model):
     root = opened(draw_digit(model))
     board, pieces = root.locator("canvas.mixer-board"), root.locator("canvas[aria-label^='The patches']")
     root.locator("[data-trait=show]").select_option("channel")

@@ -167,7 +167,7 @@ def test_traits_set_from_elsewhere_are_drawn(page, opened, model):
     expect_shown(root, view)
 
 
-def test_a_key_press_is_answered_within_50_ms(page, opened, model):
+def test_a_key_press_is_answered_within_150_ms_on_two_busy_cores(page, opened, model):
     root = opened(explore_influence(model))
     named = {name: of(root, name) for name in ["image", "units"]} | {"block": root.locator("input[data-trait=block]")}
     for name, control in named.items():
