@@ -653,7 +653,8 @@ def explore_embedding(model, images=None):
     normal = normalize(torch.from_numpy(images), mean, std).double().numpy()
     patches = to_patches(normal, P)  # (N, S, in_channels * P * P)
     norms = np.linalg.norm(filters, axis=1)
-    by_sort = {"norm": mixing.by_norm(filters), "frequency": np.argsort(frequencies(filters, channels), kind="stable"),
+    found = frequencies(filters, channels)
+    by_sort = {"norm": mixing.by_norm(filters), "frequency": np.argsort(found, kind="stable"),
                "number": np.arange(len(filters))}  # fmt: skip
     rank = min(filters.shape)
     dtype = "float32" if 4 * filters.shape[1] * (len(filters) + 3 * rank) < MOST_SENT // 2 else "float16"
@@ -666,7 +667,7 @@ def explore_embedding(model, images=None):
         "num_filters": len(filters), "num_k": num_k, "num_dead": int((norms <= 0.01 * norms.max()).sum()),
         "mean": mean, "std": std, "images": packed(images), "colours": packed(signed_colours()),
         "filters": packed(filters, dtype), "bias": packed(model.stem.proj.bias.detach().float().cpu().numpy()),
-        "frequencies": packed(frequencies(filters, channels), "float32"),
+        "frequencies": packed(found, "float32"),
         "costs": [cost(model, size) for size in range(1, min(height, width) + 1) if height % size == width % size == 0],
         "sorts": {sort: {"order": packed(one["order"], "int32"), "ranks": packed(one["ranks"], "int32"),
                          "basis": packed(one["basis"], dtype), "errors": packed(one["errors"], "float32")}

@@ -3,12 +3,12 @@
 import math
 
 import numpy as np
+from helpers import FRAMES
 
 from mixer_utils import mixing
 from mixer_utils.widgets import signed_colours
 
 TABLE = signed_colours().astype(int)
-FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 # The colours of a canvas at places given in CSS pixels.
 COLOURS = """(canvas, places) => {

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from helpers import FRAMES
 
 from mixer_utils.widgets import signed_colours
 
@@ -36,7 +37,6 @@ EDGE = """(canvas, [row, column]) => {
   const [x, y] = [Math.round(column * side * ratio), Math.round((row + 0.5) * side * ratio)];
   return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data.slice(0, 3)];
 }"""
-FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 def check_influence(page, root, view):

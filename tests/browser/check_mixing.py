@@ -1,7 +1,8 @@
 """Moves every control of ``explore_mixing`` and compares what is drawn with the weights."""
 
 import numpy as np
-from tiles import FRAMES, choose, expect_outline, expect_tiles, point, sent
+from helpers import FRAMES
+from tiles import choose, expect_outline, expect_tiles, point, sent
 
 
 def check_mixing(page, root, view):

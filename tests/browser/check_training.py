@@ -5,7 +5,8 @@ import time
 
 import numpy as np
 from check_mixing import signed
-from tiles import FRAMES, choose, expect_outline, expect_tiles, point, sent
+from helpers import FRAMES
+from tiles import choose, expect_outline, expect_tiles, point, sent
 
 ORANGE = (230, 159, 0)  # the mark of the snapshot at hand
 

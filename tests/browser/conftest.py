@@ -34,6 +34,7 @@ Fixtures:
               settings of its own. Notebooks lie in ``server.folder``; its kernels see this checkout's data, and
               download nothing.
 
+``show_view(page, view, folder)`` shows a view without Jupyter, on a page of its own.
 ``watched_page(browser, **context)`` is what ``page`` is made of, for fixtures that live longer than one test.
 A test that fails leaves ``build/screenshots/failed-TEST.png``.
 

@@ -20,9 +20,13 @@ import numpy as np
 from nbformat import v4
 from PIL import Image
 
+from mixer_utils.explorer import embedded
+
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
 INTERFACES = ("lab", "notebook")
+# Two frames on: what a change asked for has then been drawn.
+FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 SECONDS = 60  # the longest wait for anything but a notebook's cells; two busy cores are slow
 
 # Errors in scripts of Notebook 7 itself: it looks for a setting and a command of parts that it leaves out.
@@ -72,6 +76,17 @@ def watched_page(browser, **context):
     finally:
         context.close()
     assert not errors, "The page reported errors:\n" + "\n".join(errors)
+
+
+def show_view(page, view, folder):
+    """Opens a page of its own for a view, without a kernel, from a file in ``folder``; returns the view's element."""
+    (place,), end = embedded([view.get_state()])
+    path = folder / "page.html"
+    head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+    path.write_text(f"{head}<title>view</title><body>{place}{end}", encoding="utf-8")
+    page.goto(path.as_uri())
+    page.wait_for_selector(".mixer-view[data-drawn]")
+    return page.locator(".mixer-view")
 
 
 def screenshot(page_or_locator, name):

@@ -5,19 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from check_digit import FRAMES, check_digit, drag, drawn, expect_shown
-from helpers import latency, screenshot
+from check_digit import check_digit, drag, drawn, expect_shown
+from helpers import FRAMES, latency, screenshot, show_view
 
 from mixer_utils import load_pretrained
-from mixer_utils.explorer import embedded
 from mixer_utils.widgets import draw_digit
 
 STATE = "(name) => window.mixerViews.then((all) => { const value = [...all.values()][0].get(name); " \
         "return ArrayBuffer.isView(value) ? Array.from(new Uint8Array(value.buffer)) : value; })"  # fmt: skip
 SET = """(values) => window.mixerViews.then((all) => Object.entries(values).forEach(([name, value]) =>
   [...all.values()][0].set(name, name === "pixels" ? new DataView(Uint8Array.from(value).buffer) : value)))"""
-
-VIEWPORT = "<meta name=viewport content='width=device-width'>"
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +27,7 @@ def opened(page, tmp_path):
     """A function: the view on a page of its own, and its element."""
 
     def open_(view, page=page):
-        places, end = embedded([view.get_state()])
-        path = tmp_path / "page.html"
-        path.write_text(f"<!doctype html><meta charset=utf-8>{VIEWPORT}<body>{places[0]}{end}", encoding="utf-8")
-        page.goto(path.as_uri())
-        page.wait_for_selector(".mixer-view[data-drawn]")
-        return page.locator(".mixer-view")
+        return show_view(page, view, tmp_path)
 
     return open_
 

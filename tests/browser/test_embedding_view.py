@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 from check_embedding import check_embedding, check_images, check_patches, part
-from helpers import latency, screenshot
+from helpers import latency, screenshot, show_view
 
 from mixer_utils import MlpMixer, create_mixer, load_pretrained
-from mixer_utils.explorer import embedded
 from mixer_utils.widgets import explore_embedding
 
 
@@ -15,15 +14,7 @@ from mixer_utils.widgets import explore_embedding
 def show(tmp_path):
     """A function: a view's page opened, and the place of the view in it."""
 
-    def opened(page, view):
-        (place,), end = embedded([view.get_state()])
-        file = tmp_path / "embedding.html"
-        file.write_text(f"<!doctype html><html lang=en><meta charset=utf-8><title>view</title>{place}{end}", "utf-8")
-        page.goto(file.as_uri())
-        page.locator(".mixer-view[data-drawn]").wait_for()
-        return page.locator(".mixer-view")
-
-    return opened
+    return lambda page, view: show_view(page, view, tmp_path)
 
 
 def colour_model(**sizes):

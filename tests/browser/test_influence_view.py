@@ -5,11 +5,10 @@ import base64
 import numpy as np
 import pytest
 import torch
-from check_influence import FRAMES, check_influence, click, expect_shown, of
-from helpers import latency, screenshot
+from check_influence import check_influence, click, expect_shown, of
+from helpers import FRAMES, latency, screenshot, show_view
 
 from mixer_utils import create_mixer, load_pretrained, mixing
-from mixer_utils.explorer import embedded
 from mixer_utils.widgets import STATIC, explore_influence, packed_mixer
 
 RUN = """([spec, images]) => {
@@ -33,14 +32,9 @@ def opened(page, tmp_path):
     """A function: the view on a page of its own, and its element."""
 
     def open_(view, **size):
-        places, end = embedded([view.get_state()])
-        path = tmp_path / "page.html"
-        path.write_text(f"<!doctype html><meta charset=utf-8><body>{places[0]}{end}", encoding="utf-8")
         if size:
             page.set_viewport_size(size)
-        page.goto(path.as_uri())
-        page.wait_for_selector(".mixer-view[data-drawn]")
-        return page.locator(".mixer-view")
+        return show_view(page, view, tmp_path)
 
     return open_
 

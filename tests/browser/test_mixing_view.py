@@ -2,11 +2,10 @@
 
 import pytest
 from check_mixing import check_mixing, expect_shown, tiles
-from helpers import latency, screenshot
+from helpers import latency, screenshot, show_view
 from tiles import choose
 
 from mixer_utils import create_mixer, load_pretrained, widgets
-from mixer_utils.explorer import embedded
 from mixer_utils.widgets import explore_mixing
 
 
@@ -15,13 +14,8 @@ def opened(new_page, tmp_path):
     """A function: the view on a page of its own; returns the page and the view's element."""
 
     def open_(view, **context):
-        (place,), end = embedded([view.get_state()])
-        path = tmp_path / "page.html"
-        path.write_text(f"<!doctype html><meta charset=utf-8><body>{place}{end}", encoding="utf-8")
         page = new_page(**context)
-        page.goto(path.as_uri())
-        page.wait_for_selector(".mixer-view[data-drawn]")
-        return page, page.locator(".mixer-view")
+        return page, show_view(page, view, tmp_path)
 
     return open_
 

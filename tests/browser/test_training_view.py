@@ -3,11 +3,9 @@
 import pytest
 import torch
 from check_training import check_training, expect_shown, line
-from helpers import latency, screenshot
-from tiles import FRAMES
+from helpers import FRAMES, latency, screenshot, show_view
 
 from mixer_utils import create_mixer
-from mixer_utils.explorer import embedded
 from mixer_utils.mixing import unit_maps
 from mixer_utils.snapshots import Snapshots
 from mixer_utils.widgets import explore_training
@@ -18,13 +16,8 @@ def opened(new_page, tmp_path):
     """A function: the view on a page of its own; returns the page and the view's element."""
 
     def open_(view, **context):
-        (place,), end = embedded([view.get_state()])
-        path = tmp_path / "page.html"
-        path.write_text(f"<!doctype html><meta charset=utf-8><body>{place}{end}", encoding="utf-8")
         page = new_page(**context)
-        page.goto(path.as_uri())
-        page.wait_for_selector(".mixer-view[data-drawn]")
-        return page, page.locator(".mixer-view")
+        return page, show_view(page, view, tmp_path)
 
     return open_
 

@@ -1,10 +1,9 @@
 """Tiles of two maps, what a unit reads and what it writes, as views 1 and 5 draw them: colours and places."""
 
 import numpy as np
+from helpers import FRAMES
 
 from mixer_utils.widgets import signed_colours
-
-FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 # The colours in the middle of every square: units as they are drawn, then reads and writes, rows, columns, RGB.
 COLOURS = """(canvas, [count, rows, columns]) => {
