@@ -69,13 +69,13 @@ def test_a_key_press_is_answered_at_once(opened):
     assert latency(root.locator("[data-trait=block]"), ["ArrowRight", "ArrowLeft"], root, "view 1, block") < 50
 
 
-def test_b_16_is_drawn_right_and_answers_within_150_ms_on_two_busy_cores(opened):
+def test_b_16_is_drawn_right_and_answers_within_50_ms(opened):
     view = explore_mixing(create_mixer("B/16", num_classes=10))
     page, root = opened(view)
     expect_shown(root, view)
     block = root.locator("[data-trait=block]")
     canvas = tiles(root, 0)
-    assert latency(block, ["ArrowRight", "ArrowLeft"], canvas, "view 1, block of B/16") < 150
+    assert latency(block, ["ArrowRight", "ArrowLeft"], canvas, "view 1, block of B/16") < 50
     # the tile chosen is scrolled into sight
     for _ in range(3):
         canvas.press("ArrowDown")
