@@ -140,6 +140,7 @@ def move(control, key, canvas, seconds=5):
     Raises AssertionError where nothing has changed after ``seconds``.
     """
     if not callable(key):
+        control.wait_for()  # some controls appear a frame after another one is moved, and a hidden one takes no focus
         control.focus()
     canvas.evaluate(WATCH, 1000 * seconds)
     if callable(key):
