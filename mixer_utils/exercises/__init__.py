@@ -1,85 +1,161 @@
-"""Checks for the notebooks' exercises: they run a student's answer and, when it is wrong, say what went wrong.
+"""What the notebooks call in their exercises: ``from mixer_utils import exercises as ex``.
 
-An exercise is a reference, the inputs to try it on, and a catalogue of plausible wrong answers, each with the sentence
-that explains it. A wrong answer is diagnosed by finding the one in the catalogue that gives the same result.
+``ex.check("02.1", my_function)`` says what is right or wrong, ``ex.hint("02.1")`` gives one hint more at each call,
+``ex.solution("02.1")`` shows a solution, ``ex.predict("02.1", guess)`` keeps a guess that ``ex.score("02.1", measured)``
+holds against what was measured, and ``ex.progress()`` tells what is done. The catalogue of exercises stands in nb00.py,
+nb01.py and so on, the solutions in solutions.py: without that one file everything but ``solution`` works as before.
 """
 
-import copy
-import dataclasses
 import importlib
-from collections.abc import Callable
+import inspect
+import pkgutil
+import sys
 
-import torch
+from mixer_utils.exercises import record
+from mixer_utils.exercises.exercise import Exercise, Finding, diagnose
+from mixer_utils.exercises.shelter import Stopped, sheltered
+
+__all__ = ["Exercise", "check", "hint", "predict", "progress", "score", "solution"]
+
+HINTS_GIVEN = {}  # how many of each exercise's, in this session
+LATEST = []  # the notebook that was last used: ["02"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Exercise:
-    """``reference(*inputs)`` is right for each tuple in ``inputs()``; ``mistakes`` maps sentences to wrong answers."""
-
-    reference: Callable
-    inputs: Callable[[], list[tuple]]
-    mistakes: dict[str, Callable] = dataclasses.field(default_factory=dict)
-    tolerance: float = 1e-4
+def notebooks():
+    """["00", "01", …]: the notebooks that have exercises."""
+    return sorted(module.name[2:] for module in pkgutil.iter_modules(__path__) if module.name.startswith("nb"))
 
 
-def find(number):
-    """The Exercise called, say, "02.1". Raises ValueError for a number that does not exist."""
-    try:
-        return importlib.import_module(f"mixer_utils.exercises.nb{number[:2]}").EXERCISES[number]
-    except (ImportError, KeyError):
-        raise ValueError(
-            f'There is no exercise {number!r}: give the number in the heading above, such as "02.1".'
-        ) from None
+def catalogue(notebook):
+    """The exercises of a notebook, {"02.1": Exercise}, and its predictions, {"02.1": how many choices}."""
+    module = importlib.import_module(f"mixer_utils.exercises.nb{notebook}")
+    return module.EXERCISES, module.PREDICTIONS
+
+
+def find(number, prediction=False):
+    """The Exercise called, say, "02.1", or the number of choices of that prediction.
+
+    Raises ValueError for a number that does not exist.
+    """
+    notebook = str(number)[:2]
+    kind = "prediction" if prediction else "exercise"
+    known = catalogue(notebook)[prediction] if notebook in notebooks() else {}
+    if number not in known:
+        offered = f"notebook {notebook} has {', '.join(known)}" if known else 'numbers look like "02.1"'
+        raise ValueError(f"There is no {kind} {number!r}: {offered}.")
+    LATEST[:] = [notebook]
+    return known[number]
 
 
 def check(number, answer):
-    """Try an answer (a function, or a plain value where the exercise asks for one) and print what was found."""
-    print(f"{number}: {diagnose(find(number), answer)}")
+    """Try an answer (a function, or a plain value where the exercise asks for one) and print what was found.
 
-
-def diagnose(exercise, answer):
-    """One sentence on an answer: right, not yet begun, or what is wrong with it."""
-    give = answer if callable(answer) else lambda *inputs: answer
-    for inputs in exercise.inputs():
-        try:
-            found = give(*copy.deepcopy(inputs))  # an answer may change its inputs in place
-        except Exception as error:  # a student's code may raise anything; the sentence must still come
-            return f"your code stopped with {type(error).__name__}: {one_line(error)}"
-        if found is None or found is ...:
-            return "not yet: complete the cell above, then run this one again"
-        expected = exercise.reference(*inputs)
-        if same(found, expected, exercise.tolerance):
-            continue
-        for sentence, mistake in exercise.mistakes.items():
-            if same(found, mistake(*inputs), exercise.tolerance):
-                return sentence
-        return describe_difference(found, expected)
-    return "right"
-
-
-def same(found, expected, tolerance):
-    """Whether two results, tensors or numbers, have one shape and agree within ``tolerance``."""
+    The answer runs in a process of its own where that can be (see shelter.py), for 20 seconds at most.
+    """
+    exercise = find(number)
     try:
-        found, expected = (torch.as_tensor(value, dtype=torch.float64) for value in (found, expected))
-    except (TypeError, ValueError, RuntimeError):
-        try:
-            return bool(found == expected)
-        except (TypeError, ValueError, RuntimeError):  # arrays compare value by value
-            return False
-    return found.shape == expected.shape and torch.allclose(found, expected, rtol=tolerance, atol=tolerance)
+        finding, printed = sheltered(lambda: diagnose(exercise, answer))
+    except Stopped as stopped:
+        finding, printed = Finding(False, str(stopped)), ""
+    known = record.read()["exercises"].get(number, {})
+    record.note("exercises", number, **finding._asdict(), done=bool(finding.passed or known.get("done")))
+    if printed.strip():
+        lines = printed.rstrip().splitlines()
+        print("Your code printed:", *lines[:20], *["…"] * (len(lines) > 20), sep="\n  ")
+    print(f"{number}: {finding.sentence}")
+    if finding.passed is False:
+        print(f'For a hint: ex.hint("{number}")')
 
 
-def one_line(text):
-    return " ".join(str(text).split())[:200]
+def hint(number):
+    """Print the exercise's next hint; after the last, all of them again."""
+    hints = find(number).hints
+    given = HINTS_GIVEN[number] = min(HINTS_GIVEN.get(number, 0) + 1, len(hints) + 1)
+    first = given - 1 if given <= len(hints) else 0
+    for i in range(first, min(given, len(hints))):
+        print(f"Hint {i + 1} of {len(hints)}: {hints[i]}")
+    if given > len(hints):
+        print(f'These are all hints. ex.solution("{number}") shows a solution.')
 
 
-def describe_difference(found, expected):
+def solution(number):
+    """Print the source of a solution: the same code that the tests run."""
+    find(number)
     try:
-        found, expected = (torch.as_tensor(value, dtype=torch.float64) for value in (found, expected))
-    except (TypeError, ValueError, RuntimeError):
-        return f"the answer is {one_line(repr(found))}, which is not what was asked for"
-    if found.shape != expected.shape:
-        return f"the shape is {tuple(found.shape)}, expected {tuple(expected.shape)}"
-    if found.ndim == 0:
-        return f"{found.item():g} is not right"
-    return f"the shape is right, the values are not: they differ by up to {(found - expected).abs().max().item():.3g}"
+        solutions = importlib.import_module("mixer_utils.exercises.solutions").SOLUTIONS
+    except ModuleNotFoundError:
+        print(f"{number}: this copy comes without solutions; ask whoever gave it to you.")
+        return
+    print(inspect.getsource(solutions[number]).rstrip())
+
+
+def predict(number, guess=None):
+    """Keep a guess, 1, 2, …, until ``score``; None is no guess. In a notebook with widgets, a click on a button will do.
+
+    Raises ValueError for a guess that is not among the choices.
+    """
+    choices = range(1, find(number, prediction=True) + 1)
+    listed = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
+    if guess is not None and guess not in choices:
+        raise ValueError(f"The guess for {number} is {guess!r}: put {listed} there, or None to go on without a guess.")
+    if guess is not None:
+        record.note("predictions", number, guess=guess)
+    kept = record.read()["predictions"].get(number, {}).get("guess")
+    if kept is None:
+        told = f"No guess yet: put {listed} in place of None, or go on without."
+    else:
+        told = f"Your guess: {kept}."
+    show_buttons(number, choices, kept, told)
+
+
+def show_buttons(number, choices, kept, told):
+    """A button for each choice where there is a kernel and ipywidgets, else only the text."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    try:
+        if not hasattr(shell, "kernel"):
+            raise ImportError
+        from IPython.display import display
+        from ipywidgets import ToggleButtons
+    except ImportError:
+        print(told)
+        return
+    options = [(str(choice), choice) for choice in choices] + [("no guess", None)]
+    buttons = ToggleButtons(options=options, value=kept, description=f"Guess {number}", style={"button_width": "5em"})
+    buttons.observe(lambda change: record.note("predictions", number, guess=change["new"]), "value")
+    view = {"version_major": 2, "version_minor": 0, "model_id": buttons.model_id}
+    # Where no widget can be shown (GitHub, a plain page), the text is left.
+    display({"application/vnd.jupyter.widget-view+json": view, "text/plain": told}, raw=True)
+
+
+def score(number, measured):
+    """Print which of the choices was measured, and whether it had been predicted."""
+    choices = range(1, find(number, prediction=True) + 1)
+    if measured not in choices:
+        raise ValueError(f"What was measured for {number} is {measured!r}, which is none of 1 to {choices[-1]}.")
+    measured = int(measured)
+    guess = record.read()["predictions"].get(number, {}).get("guess")
+    record.note("predictions", number, measured=measured)
+    compared = "" if guess is None else ", as you predicted" if guess == measured else f", not {guess}"
+    print(f"Measured: {measured}{compared}.")
+
+
+def progress():
+    """Print what is done: exercise by exercise in this notebook, and in numbers over the series."""
+    kept = record.read()
+    if LATEST:
+        (notebook,) = LATEST
+        for number in catalogue(notebook)[0]:
+            facts = kept["exercises"].get(number, {})
+            state = "done" if facts.get("done") else "begun" if facts.get("passed") is False else "open"
+            print(f"{number} {state}")
+    print("\nnotebook  exercises done  predictions made  of them right")
+    for notebook in notebooks():
+        exercises, predictions = catalogue(notebook)
+        done = sum(kept["exercises"].get(number, {}).get("done", False) for number in exercises)
+        made = [kept["predictions"].get(number, {}) for number in predictions]
+        made = [facts for facts in made if facts.get("guess") is not None]
+        right = sum(facts["guess"] == facts.get("measured") for facts in made)
+        of_all = f"{len(made)} of {len(predictions)}" if predictions else "none asked"
+        print(f"{notebook:8}  {f'{done} of {len(exercises)}':14}  {of_all:16}  {right if made else '–'}")
+    if record.file() is None:
+        print("This is kept until the kernel stops.")

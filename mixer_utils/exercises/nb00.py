@@ -2,7 +2,7 @@
 
 import torch
 
-from mixer_utils.exercises import Exercise
+from mixer_utils.exercises.exercise import Exercise
 
 
 def images():
@@ -36,3 +36,5 @@ EXERCISES = {
         },
     ),
 }
+
+PREDICTIONS = {}

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from mixer_utils.exercises import Exercise
+from mixer_utils.exercises.exercise import Exercise
 from mixer_utils.model import PatchEmbedding
 
 
@@ -95,3 +95,5 @@ EXERCISES = {
         },
     ),
 }  # fmt: skip
+
+PREDICTIONS = {}

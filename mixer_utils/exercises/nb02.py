@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mixer_utils.exercises import Exercise
+from mixer_utils.exercises.exercise import Exercise
 from mixer_utils.model import MixerBlock, MlpBlock
 
 
@@ -98,3 +98,5 @@ EXERCISES = {
         },
     ),
 }  # fmt: skip
+
+PREDICTIONS = {}

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mixer_utils.exercises import Exercise
+from mixer_utils.exercises.exercise import Exercise
 
 
 def normalise(x, dims=-1, eps=1e-6, correction=0):
@@ -117,3 +117,5 @@ def first_image_disturbed(layer, x):
     nudged = x.clone()
     nudged[0] += 1
     return [(layer(nudged) - layer(x))[:, 1:].abs().max().item(), inside_tokens(layer, x)[1]]
+
+PREDICTIONS = {}

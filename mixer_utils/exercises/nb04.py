@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mixer_utils.exercises import Exercise
+from mixer_utils.exercises.exercise import Exercise
 from mixer_utils.model import MlpBlock, MlpMixer
 
 
@@ -156,3 +156,5 @@ EXERCISES = {
         },
     ),
 }  # fmt: skip
+
+PREDICTIONS = {}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mixer_utils.exercises import Exercise
+from mixer_utils.exercises.exercise import Exercise
 
 
 def recall_of(matrix, k):
@@ -125,3 +125,5 @@ EXERCISES = {
         },
     ),
 }
+
+PREDICTIONS = {}
