@@ -1,4 +1,4 @@
-# make tutorial · test · lab · site · figures · results · bench · address: each sets up what it needs on a fresh machine.
+# make tutorial · test · lab · site · solutions · figures · results · bench · address: each sets up what it needs.
 PYTHON ?= python3
 VENV   := .venv
 ifeq ($(OS),Windows_NT)
@@ -9,13 +9,14 @@ endif
 READY := $(VENV)/.installed
 BENCH := $(VENV)/.bench-installed
 
-.PHONY: tutorial test lab site figures results bench save address clean help
+.PHONY: tutorial test lab site solutions figures results bench save address clean help
 
 help:
 	@echo "make tutorial   run the notebooks and write pages to build/"
 	@echo "make test       run every test"
 	@echo "make lab        open JupyterLab at notebook 00"
 	@echo "make site       write the series as a website to build/site, with live views"
+	@echo "make solutions  write the notebooks with all exercises solved to build/solutions"
 	@echo "make figures    draw figures/ again"
 	@echo "make save       run the notebooks and save their outputs in place"
 	@echo "make results    measure again what results/ holds (two hours; minutes on a large GPU)"
@@ -46,6 +47,9 @@ lab: $(READY)
 
 site: $(READY)
 	$(BIN)/python tools/website.py
+
+solutions: $(READY)
+	$(BIN)/python tools/notebooks.py solutions
 
 figures: $(READY)
 	$(BIN)/python figures/draw.py

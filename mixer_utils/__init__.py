@@ -10,7 +10,10 @@ __version__ = "0.1.0"
 _WHERE = {
     "model": ("MlpMixer", "MixerBlock", "MlpBlock", "PatchEmbedding", "CONFIGS", "create_mixer"),
     "data": ("load_dataset", "load_image_folder", "Dataset", "Split", "DataError"),
-    "checkpoints": ("save_checkpoint", "load_checkpoint", "load_pretrained", "load_official_npz", "CheckpointError"),
+    "checkpoints": ("save_checkpoint", "load_checkpoint", "CheckpointError"),
+    "official": ("load_official_npz", "save_official_npz", "load_timm"),
+    "published": ("load_pretrained",),
+    "resolution": ("at_higher_resolution",),
     "snapshots": ("Snapshots", "load_recorded_run"),
     "training": ("RECIPES", "Recipe", "History", "train"),
     "evaluation": ("evaluate", "Report"),

@@ -1,6 +1,7 @@
-"""The command line: python -m mixer_utils train | evaluate | predict | explorer."""
+"""The command line: python -m mixer_utils train | evaluate | predict | explorer | grade."""
 
 import argparse
+import csv
 import json
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ def main(arguments=None):
 
 def parser():
     top = argparse.ArgumentParser(prog="python -m mixer_utils", description="Train, evaluate and use an MLP-Mixer.")
-    commands = top.add_subparsers(required=True, metavar="train | evaluate | predict | explorer")
+    commands = top.add_subparsers(required=True, metavar="train | evaluate | predict | explorer | grade")
 
     train = commands.add_parser("train", help="train by a recipe and write the run to a folder")
     train.add_argument("--recipe", default="minute", help="a recipe's name (default: minute)")
@@ -52,6 +53,15 @@ def parser():
     explorer.add_argument("dir", type=Path, nargs="?", help="the folder of a run (default: the model that ships)")
     explorer.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder of the page, index.html")
     explorer.set_defaults(run=run_explorer)
+
+    grade = commands.add_parser(
+        "grade", help="mark submitted notebooks; runs their code with your rights, see docs/teaching.md"
+    )
+    grade.add_argument("files", type=Path, nargs="+", metavar="FILE.ipynb", help="or a folder: all notebooks in it")
+    grade.add_argument("--seconds", type=float, default=600, help="the limit for each file (default: 600)")
+    grade.add_argument("--whole", action="store_true", help="run all cells, not only those that the checks need")
+    grade.add_argument("--csv", type=Path, metavar="OUT.csv", help="write a table, too: one row a file")
+    grade.set_defaults(run=run_grade)
     return top
 
 
@@ -104,6 +114,52 @@ def run_explorer(options):
 
     path = write_explorer(options.out, options.dir and load_run(options.dir)[0])
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, open it in a browser.")
+
+
+def run_grade(options):
+    from mixer_utils.exercises.grading import grade
+
+    files = [file for path in options.files for file in sorted(path.glob("*.ipynb")) or [path]]
+    marks = {}
+    for file in files:
+        if options.csv:
+            write_marks(options.csv, marks)  # before the first, too: a path that cannot be written is told at once
+        if len(files) > 1:
+            print(file)
+        try:
+            marks[file] = grade(file, options.seconds, options.whole)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            marks[file] = {}
+            continue
+        for number, (state, sentence) in marks[file].items():
+            print(f"{number}  {state}" if state == "pass" else f"{number}  {state:7}  {sentence}")
+        print(f"{count_passed(marks[file])} of {len(marks[file])} passed", flush=True)
+    if options.csv:
+        write_marks(options.csv, marks)
+    if not all(marks.values()):
+        sys.exit(1)
+
+
+def write_marks(path, marks):
+    """One row for each file: what was found of each exercise, how many passed, and of how many.
+
+    Raises ValueError where ``path`` cannot be written.
+    """
+    numbers = sorted({number for found in marks.values() for number in found})
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["file", *numbers, "passed", "of"])
+            for name, found in marks.items():
+                states = [found.get(number, ("",))[0] for number in numbers]
+                table.writerow([name, *states, count_passed(found), len(found)])
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}): give --csv another path.") from error
+
+
+def count_passed(found):
+    return sum(state == "pass" for state, _ in found.values())
 
 
 def load_run(folder):

@@ -2,23 +2,21 @@
 
 Nothing is unpickled. A file holds named tensors and, in its header, one JSON text ``about`` (the model's configuration,
 where it came from) with a SHA-256 of everything: a single flipped byte is noticed when the file is read.
-The paper authors' own ``.npz`` files are read too.
+Files that others made are read in ``official``.
 """
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import tempfile
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from mixer_utils.model import MlpMixer, check_config
+from mixer_utils.model import MlpMixer
 
+# The models that come with the package.
 PRETRAINED = {"mnist": Path(__file__).parent / "weights" / "mnist.safetensors"}
 
 
@@ -48,91 +46,6 @@ def load_checkpoint(path):
     return restore(about, tensors, path)
 
 
-def load_pretrained(name):
-    """A model that ships with the package, in eval mode: ``load_pretrained("mnist")``, logits (B, 10).
-
-    Feed it with ``data.normalize(images)``. Raises ValueError for a name that does not ship.
-    """
-    if name not in PRETRAINED:
-        raise ValueError(f"No model {name!r} ships with mixer_utils: choose one of {', '.join(PRETRAINED)}.")
-    return load_checkpoint(PRETRAINED[name])
-
-
-# What the authors call our modules; beside these, a weight is called scale in a LayerNorm and kernel elsewhere.
-OFFICIAL_NAMES = {"stem.proj": "stem", "blocks.": "MixerBlock_", ".norm_": ".LayerNorm_", "dense_": "Dense_", ".": "/"}
-
-
-def load_official_npz(path, image_size):
-    """The MlpMixer of a checkpoint that the paper's authors published (``.npz``), on the CPU and in eval mode.
-
-    ``image_size`` is the side of the images in pixels, or (H, W); every other size is read off the arrays.
-    Layout: https://github.com/google-research/vision_transformer, ``vit_jax/models_mixer.py``.
-
-    Raises CheckpointError for a file that is missing, damaged, or holds something else, and where its number of tokens
-    is not that of ``image_size``; ValueError for an ``image_size`` that no image can have.
-    """
-    path, other = Path(path), f"{path} is no checkpoint of the authors' Mixer"
-    check_config(image_size, patch_size=1, stochastic_depth=0, gelu="tanh")
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    arrays = _read_npz(path)
-
-    def sizes(key, names):
-        found = arrays[key].shape if key in arrays else "missing"
-        if found == "missing" or len(found) != len(names):
-            raise CheckpointError(f"{other}: {key} is {found}, expected ({', '.join(names)}).")
-        return found
-
-    P, _, in_channels, hidden_dim = sizes("stem/kernel", ("P", "P", "in_channels", "C"))
-    S, tokens_mlp_dim = sizes("MixerBlock_0/token_mixing/Dense_0/kernel", ("S", "D_S"))
-    _, channels_mlp_dim = sizes("MixerBlock_0/channel_mixing/Dense_0/kernel", ("C", "D_C"))
-    _, num_classes = sizes("head/kernel", ("C", "classes"))
-    if height % P or width % P or height * width != S * P * P:
-        rows = max(rows for rows in range(1, S + 1) if S % rows == 0 and rows * rows <= S)
-        raise CheckpointError(
-            f"{path} is for images of {S} patches of {P} x {P} pixels, which image_size {height} x {width} does not "
-            f"give: take another, such as ({rows * P}, {S // rows * P})."
-        )
-    num_blocks = len({key.split("/")[0] for key in arrays if key.startswith("MixerBlock_")})
-    with torch.device("meta"):  # shapes without numbers, since those of the file are put in their place
-        model = MlpMixer(image_size, in_channels, P, num_classes, num_blocks, hidden_dim, tokens_mlp_dim,
-                         channels_mlp_dim, gelu="tanh")  # fmt: skip
-
-    tensors, wrong = {}, []
-    for name, tensor in model.state_dict().items():
-        key = name.replace("weight", "scale" if tensor.ndim == 1 else "kernel")
-        for ours, theirs in OFFICIAL_NAMES.items():
-            key = key.replace(ours, theirs)
-        array, expected = arrays.pop(key, None), tuple(reversed(tensor.shape))  # (C, in, P, P) is (P, P, in, C) there
-        if array is None or array.shape != expected:
-            wrong.append(f"{key} is {'missing' if array is None else array.shape}, expected {expected}")
-        else:
-            array = array.transpose((3, 2, 0, 1) if array.ndim == 4 else None)  # pixels stay in row order
-            tensors[name] = torch.from_numpy(np.array(array, order="C"))
-    wrong += [f"{key} does not belong there" for key in arrays]
-    if wrong:
-        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CheckpointError(f"{other} with {num_blocks} blocks: {'; '.join(wrong[:5])}{more}.")
-    model.load_state_dict(tensors, assign=True)
-    model.about = {"model": model.config}
-    return model.eval()
-
-
-def _read_npz(path):
-    """The arrays of an ``.npz`` file by name, read-only. Unlike np.load it allocates no more than the file holds."""
-    arrays = {}
-    with _reading(path, ".npz", "fetch one", "fetch it anew"), zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            raw = archive.read(name)  # all of it: only then does zipfile compare the checksum
-            header = io.BytesIO(raw)
-            np.lib.format.read_magic(header)
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(header)
-            if dtype != np.float32 or 0 in shape:
-                raise ValueError(f"{name} is {dtype} {shape}, expected float32 numbers")
-            array = np.frombuffer(raw, dtype, offset=header.tell())
-            arrays[name.removesuffix(".npy")] = array.reshape(shape, order="F" if fortran_order else "C")
-    return arrays
-
-
 def restore(about, tensors, path):
     """Build the model that ``about`` describes and fill it with ``tensors``."""
     try:
@@ -160,7 +73,7 @@ def read_tensors(path):
     from safetensors import safe_open
 
     path = Path(path)
-    with _reading(path, "safetensors", "train one", "make it anew"):
+    with reading(path, "safetensors", "train one", "make it anew"):
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -175,7 +88,7 @@ def read_tensors(path):
 
 
 @contextlib.contextmanager
-def _reading(path, kind, if_missing, if_damaged):
+def reading(path, kind, if_missing, if_damaged):
     """Turn whatever a missing or damaged file makes its reader raise into one CheckpointError."""
     try:
         if not path.is_file():

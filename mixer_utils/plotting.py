@@ -10,8 +10,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A5A9E", "#555555"
-COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)  # Okabe and Ito's, with a darker purple
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#B85F92", "#555555"
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)  # Okabe and Ito's, the purple darker
 SIGNED = "RdBu_r"  # for weights: blue below zero, red above, white at zero
 COUNTED = "Blues"  # for counts and probabilities
 

@@ -1,33 +1,18 @@
 import errno
-import io
 import json
 import os
 import pickle
 import subprocess
 import sys
 import tempfile
-import zipfile
-from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
-from mixer_utils import (
-    CheckpointError,
-    evaluate,
-    load_checkpoint,
-    load_official_npz,
-    load_pretrained,
-    save_checkpoint,
-)
-from mixer_utils.checkpoints import PRETRAINED, _digest, read_tensors, write_atomically, write_tensors
-
-RESULT = Path(__file__).resolve().parent.parent / "results" / "pretrained-mnist.json"
-AUTHORS = Path(__file__).parent / "fixtures" / "authors_tiny.npz"  # random weights in the authors' layout
-AUTHORS_IO = Path(__file__).parent / "fixtures" / "authors_tiny_io.npz"  # images, and their flax module's logits
+from mixer_utils import CheckpointError, load_checkpoint, save_checkpoint
+from mixer_utils.checkpoints import _digest, read_tensors, write_atomically, write_tensors
 
 
 @pytest.fixture
@@ -351,184 +336,3 @@ def test_a_write_that_is_killed_at_any_moment_leaves_a_whole_file(tmp_path):
     assert len(run.stdout.split()) == 10 and "1" in run.stdout.split()  # whole ten times, and written again meanwhile
     left = [file.name for file in tmp_path.iterdir() if file != path]
     assert left and all(name.startswith(".model.safetensors-") for name in left)  # some kills came in mid-write
-
-
-# --- the authors' checkpoints ------------------------------------------------------------------------------
-
-
-def authors_arrays():
-    with np.load(AUTHORS) as arrays:
-        return dict(arrays)
-
-
-def official_refusal(path, image_size=(24, 18)):
-    with pytest.raises(CheckpointError) as error:
-        load_official_npz(path, image_size)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def test_the_authors_weights_give_the_authors_logits():
-    model = load_official_npz(AUTHORS, (24, 18))
-    with np.load(AUTHORS_IO) as file:
-        images, logits = file["images"], file["logits"]
-    found = model(torch.from_numpy(images).permute(0, 3, 1, 2)).detach().numpy()
-    assert np.std(logits) > 1
-    np.testing.assert_allclose(found, logits, rtol=0, atol=2e-5)
-
-
-def test_every_size_is_read_off_the_authors_arrays():
-    model = load_official_npz(AUTHORS, [18, 24])  # 12 patches either way
-    assert model.config == dict(
-        image_size=[18, 24], in_channels=3, patch_size=6, num_classes=6, num_blocks=2, hidden_dim=18, tokens_mlp_dim=9,
-        channels_mlp_dim=30, stochastic_depth=0.0, gelu="tanh",
-    )  # fmt: skip
-    assert not model.training and all(parameter.requires_grad for parameter in model.parameters())
-
-
-def test_the_authors_weights_can_be_saved_as_ours(tmp_path):
-    model = load_official_npz(AUTHORS, (24, 18))
-    save_checkpoint(model, tmp_path / "model.safetensors")
-    again, images = load_checkpoint(tmp_path / "model.safetensors"), torch.randn(2, 3, 24, 18)
-    assert torch.equal(again(images), model(images))
-
-
-def test_arrays_stored_by_columns_are_the_same_arrays(tmp_path):
-    np.savez(tmp_path / "columns.npz", **{name: np.asfortranarray(x) for name, x in authors_arrays().items()})
-    rows, columns = (load_official_npz(path, (24, 18)) for path in (AUTHORS, tmp_path / "columns.npz"))
-    for name, tensor in rows.state_dict().items():
-        assert torch.equal(columns.state_dict()[name], tensor), name
-
-
-@pytest.mark.parametrize(
-    "image_size, printed", [(28, "28 x 28"), (18, "18 x 18"), ((24, 24), "24 x 24"), ((36, 13), "36 x 13")]
-)
-def test_images_that_do_not_give_the_files_tokens_are_refused_with_a_size_that_does(image_size, printed):
-    assert official_refusal(AUTHORS, image_size) == (
-        f"{AUTHORS} is for images of 12 patches of 6 x 6 pixels, which image_size {printed} does not give: "
-        "take another, such as (18, 24)."
-    )
-
-
-@pytest.mark.parametrize("image_size", [0, -24, "24", None, (24,), (24, 18.0)])
-def test_an_image_size_that_no_image_has_is_refused_by_name(image_size):
-    with pytest.raises(ValueError, match="^image_size.*: it must be a whole number"):
-        load_official_npz(AUTHORS, image_size)
-
-
-WRONG_ARRAYS = {
-    "one is missing": (
-        lambda x: x.pop("MixerBlock_1/LayerNorm_1/scale"),
-        " with 2 blocks: MixerBlock_1/LayerNorm_1/scale is missing, expected (18,).",
-    ),
-    "two are missing": (
-        lambda x: (x.pop("head/bias"), x.pop("MixerBlock_0/token_mixing/Dense_1/kernel")),
-        " with 2 blocks: MixerBlock_0/token_mixing/Dense_1/kernel is missing, expected (9, 12); "
-        "head/bias is missing, expected (6,).",
-    ),
-    "the stem is missing": (
-        lambda x: x.pop("stem/kernel"), ": stem/kernel is missing, expected (P, P, in_channels, C)."),
-    "the kernel of the head is a vector": (
-        lambda x: x.update({"head/kernel": np.zeros(18, np.float32)}),
-        ": head/kernel is (18,), expected (C, classes).",
-    ),
-    "one is too many": (
-        lambda x: x.update({"cls": np.zeros(1, np.float32)}), " with 2 blocks: cls does not belong there."),
-    "a kernel is not transposed": (
-        lambda x: x.update({"MixerBlock_1/channel_mixing/Dense_0/kernel": np.zeros((30, 18), np.float32)}),
-        " with 2 blocks: MixerBlock_1/channel_mixing/Dense_0/kernel is (30, 18), expected (18, 30).",
-    ),
-    "patches are not square": (
-        lambda x: x.update({"stem/kernel": np.zeros((6, 5, 3, 18), np.float32)}),
-        " with 2 blocks: stem/kernel is (6, 5, 3, 18), expected (6, 6, 3, 18).",
-    ),
-    "a whole block is missing": (
-        lambda x: [x.pop(name) for name in list(x) if name.startswith("MixerBlock_0")],
-        ": MixerBlock_0/token_mixing/Dense_0/kernel is missing, expected (S, D_S).",
-    ),
-    "a vision transformer": (
-        lambda x: (x.clear(), x.update({"Transformer/posembed_input/pos_embedding": np.zeros((1, 2, 3), np.float32)})),
-        ": stem/kernel is missing, expected (P, P, in_channels, C).",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("how", WRONG_ARRAYS)
-def test_arrays_of_another_model_are_refused_by_name(how, tmp_path):
-    change, told = WRONG_ARRAYS[how]
-    arrays, path = authors_arrays(), tmp_path / "other.npz"
-    change(arrays)
-    np.savez(path, **arrays)
-    assert official_refusal(path) == f"{path} is no checkpoint of the authors' Mixer{told}"
-
-
-def test_of_many_wrong_arrays_five_are_named_and_the_rest_counted(tmp_path):
-    arrays = {name: x for name, x in authors_arrays().items() if not name.startswith("MixerBlock_1/")}
-    np.savez(tmp_path / "other.npz", **arrays, **{"MixerBlock_2/cls": np.zeros(1, np.float32)})
-    sentence = official_refusal(tmp_path / "other.npz")
-    assert sentence.count(" is missing, expected ") == 5 and sentence.endswith("; and 8 more.")
-
-
-@pytest.mark.parametrize("array", [np.zeros(6), np.zeros(6, np.int32), np.zeros(6, ">f4"), np.zeros(0, np.float32)])
-def test_arrays_that_hold_no_float32_numbers_are_refused(array, tmp_path):
-    path = tmp_path / "other.npz"
-    np.savez(path, **{**authors_arrays(), "head/bias": array})
-    assert official_refusal(path) == (
-        f"{path} is damaged or no .npz file (head/bias.npy is {array.dtype} {array.shape}, expected float32 numbers): "
-        "delete it and fetch it anew."
-    )
-
-
-def test_a_missing_npz_and_a_file_of_another_kind_are_told(tmp_path, saved):
-    missing = tmp_path / "Mixer-B_16.npz"
-    assert official_refusal(missing) == f"There is no checkpoint {missing}: fetch one, or check the path."
-    assert official_refusal(saved).startswith(f"{saved} is damaged or no .npz file (File is not a zip file): ")
-
-
-def test_an_array_that_claims_to_be_of_a_terabyte_is_refused_before_memory_is_asked_for(tmp_path):
-    header = io.BytesIO()
-    claim = {"descr": "<f4", "fortran_order": False, "shape": (2**38,)}
-    np.lib.format.write_array_header_1_0(header, claim)
-    path = tmp_path / "huge.npz"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("head/bias.npy", header.getvalue() + bytes(24))
-    assert official_refusal(path) == (
-        f"{path} is damaged or no .npz file (cannot reshape array of size 6 into shape (274877906944,)): "
-        "delete it and fetch it anew."
-    )
-
-
-def test_nothing_in_an_npz_is_ever_unpickled(tmp_path):
-    path, sprung = tmp_path / "trap.npz", tmp_path / "sprung"
-    np.savez(path, **{**authors_arrays(), "head/bias": np.array([Trap(sprung)], dtype=object)})
-    assert "is damaged or no .npz file (head/bias.npy is object (1,), expected" in official_refusal(path)
-    assert not sprung.exists()
-
-
-# --- the model that ships ----------------------------------------------------------------------------------
-
-
-def test_the_shipped_model_is_small_and_ready_to_use(mnist):
-    assert PRETRAINED["mnist"].stat().st_size <= 3_000_000
-    model = load_pretrained("mnist")
-    assert not model.training
-    logits = model(mnist.normalize(mnist.test.images[:500]))
-    assert logits.shape == (500, 10)
-    assert (logits.argmax(1) == mnist.test.labels[:500]).float().mean() > 0.95
-    assert model.about["dataset"] == "mnist" and tuple(model.about["mean"]) == mnist.mean
-
-
-def test_the_shipped_model_gets_the_result_that_is_stored_beside_it(mnist):
-    assert RESULT.is_file(), f"{RESULT} is missing: evaluate the shipped model and store its metrics there"
-    stored = json.loads(RESULT.read_text())["metrics"]
-    report = evaluate(load_pretrained("mnist"), mnist)
-    assert len(report.labels) == 10_000
-    assert report.confusion_matrix.tolist() == stored["confusion_matrix"]
-    assert report.accuracy == pytest.approx(stored["accuracy"], abs=1e-9)
-    assert report.accuracy == pytest.approx(report.confusion_matrix.trace() / 10_000, abs=1e-9)
-
-
-def test_a_model_that_does_not_ship_is_refused_with_those_that_do():
-    with pytest.raises(ValueError) as error:
-        load_pretrained("imagenet")
-    assert str(error.value) == "No model 'imagenet' ships with mixer_utils: choose one of mnist."

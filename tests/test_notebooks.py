@@ -20,7 +20,8 @@ from mixer_utils import model
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = ["00_start_here", "01_patch_embedding", "02_token_mixing", "03_channel_mixing", "04_mlp_mixer",
-         "05_training", "06_evaluation", "07_mixing_weights", "10_faster_and_bigger"]  # fmt: skip
+         "05_training", "06_evaluation", "07_mixing_weights", "08_what_mixing_buys", "09_imagenet_mixer",
+         "10_faster_and_bigger"]  # fmt: skip
 SHOWN = {"01_patch_embedding": ["PatchEmbedding"], "02_token_mixing": ["TokenMixing", "left"],
          "03_channel_mixing": ["MlpBlock"], "04_mlp_mixer": ["MixerBlock", "MlpMixer"]}  # fmt: skip
 
@@ -100,15 +101,27 @@ def test_at_least_four_fifths_of_the_printing_cells_are_compared(path):
     assert len(compared) >= 0.8 * len(printing), f"{len(compared)} of {len(printing)}"
 
 
+def says_something(alt):
+    """Whether alt text is more than a label: a sentence's worth of words that does not spend them on "image of"."""
+    return len(alt.split()) >= 6 and not re.match(
+        r"(an? |the )?(image|picture|figure|plot|graph|chart) (of|showing)\b", alt, re.I
+    )
+
+
 @every_notebook
-def test_every_figure_says_what_it_shows(path):
-    for output in images(path):
-        alt = output.metadata["image/png"]["alt"]
-        assert len(alt.split()) >= 6, alt
-        assert not re.match(r"(an? )?(image|picture|figure|plot) of", alt, re.IGNORECASE), alt
-        assert output.data["text/plain"] == alt
-    for alt, _ in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", prose(path)):
-        assert alt.strip()
+def test_every_figure_says_what_it_shows_and_no_two_say_the_same(path):
+    alts = [output.metadata["image/png"]["alt"] for output in images(path)]
+    assert [output.data["text/plain"] for output in images(path)] == alts
+    drawn = [alt for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", prose(path)) if "badge" not in target]
+    for alt in [*alts, *drawn]:
+        assert says_something(alt), alt
+    assert len(set(alts)) == len(alts)
+
+
+def test_pictures_of_the_readme_and_the_docs_say_what_they_show():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    found = [alt for page in pages for alt in re.findall(r"!\[([^\]]*)\]", page.read_text(encoding="utf-8"))]
+    assert len(found) >= 5 and all(says_something(alt) for alt in found)
 
 
 def test_the_setup_cell_is_the_same_in_all_and_at_most_twelve_lines():
@@ -158,24 +171,43 @@ def test_cells_are_short_and_there_is_enough_to_read(path):
 
 
 @every_notebook
-def test_it_asks_before_it_tells_and_ends_with_exercises(path):
-    sources = [cell.source for cell in code_cells(path)]
-    assert any(source.startswith("prediction = None") for source in sources)
-    number = path.stem[:2]
-    headings = re.findall(rf"### Exercise {number}\.(\d) · (★+☆*) · \d+ minutes", prose(path))
-    assert len(headings) >= 3
-    checks = [source for source in sources if source.startswith(f'check("{number}.')]
-    assert len(checks) >= 2
-    for cell in code_cells(path):
-        if cell.source.startswith("check("):
-            assert "not yet" in cell.outputs[0].text
+def test_it_ends_with_exercises_of_rising_difficulty_that_nobody_has_begun(path):
+    number, checks = path.stem[:2], [cell for cell in code_cells(path) if cell.source.startswith("ex.check(")]
+    asked = re.findall(rf"### Exercise {number}\.\d · (★+)☆* · (\d+) minutes", prose(path))
+    assert len(asked) == len(checks) >= (2 if number == "00" else 3)
+    stars = [len(difficulty) for difficulty, _ in asked]
+    assert stars == sorted(stars) and stars[0] == 1 and (stars[-1] == 3 or number == "00")
+    for cell in checks:
+        assert cell.outputs[0].text.endswith(": not yet — complete the cell above\n")
+    assert code_cells(path)[-1].source == "ex.progress()"
 
 
-def test_without_mnist_the_whole_series_runs_on_digits_and_says_so_at_both_ends(tmp_path):
+def test_notebooks_that_train_ask_colab_for_a_gpu_and_the_others_leave_it_to_those():
+    asking = [path.stem[:2] for path in PATHS if read(path).metadata.get("accelerator") == "GPU"]
+    imports = r"^from mixer_utils import .*\btrain\b"
+    training = [path.stem[:2] for path in PATHS if any(
+        re.search(imports, cell.source, re.MULTILINE) for cell in code_cells(path))]  # fmt: skip
+    assert asking == training
+    for path in PATHS:
+        if path.stem[:2] in asking:
+            assert read(path).metadata["colab"] == {"gpuType": "T4"}
+
+
+# That each of them runs on digits is shown by test_cells_twice.py.
+TWO = """
+import sys
+from pathlib import Path
+import notebooks
+notebooks.NOTEBOOKS = [path for path in notebooks.NOTEBOOKS if path.stem[:2] in ("00", "05")]
+sys.exit(notebooks.tutorial(Path(sys.argv[1])))
+"""
+
+
+def test_without_mnist_the_tutorial_runs_on_digits_and_says_so_at_both_ends(tmp_path):
     nowhere = {"MIXER_DATA": str(tmp_path / "nothing"), "MIXER_DOWNLOAD": "0", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
-        [sys.executable, ROOT / "tools" / "notebooks.py", "tutorial", tmp_path / "build"],
-        env=os.environ | nowhere,
+        [sys.executable, "-c", TWO, tmp_path / "build"],
+        env=os.environ | nowhere | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tools"), str(ROOT)])},
         capture_output=True,
         text=True,
     )
@@ -184,7 +216,7 @@ def test_without_mnist_the_whole_series_runs_on_digits_and_says_so_at_both_ends(
     assert sum("digits: mnist is not in" in line for line in lines[:2]) == 1
     assert "digits, not MNIST" in lines[-1]
     assert any(re.fullmatch(r"Reached: test accuracy \d+\.\d+% on 360 images of digits", line) for line in lines)
-    assert len(list((tmp_path / "build").glob("*.html"))) == len(NAMES)
+    assert len(list((tmp_path / "build").glob("*.html"))) == 2
     told = (tmp_path / "build" / "05_training.ipynb").read_text(encoding="utf-8")
     assert "test accuracy of at least 98.34 %: not checked (digits instead of mnist)" in told
 

@@ -1,12 +1,14 @@
-"""Run the notebooks: `tutorial` makes executed copies and HTML pages in a folder, `save` refreshes the saved outputs,
-`address` writes the repository's address into every notebook.
+"""Run the notebooks: `tutorial` makes executed copies and HTML pages in a folder, `solutions` executed copies with the
+exercises solved, `save` refreshes the saved outputs, `address` writes the repository's address into every notebook.
 
     python tools/notebooks.py tutorial [build]
+    python tools/notebooks.py solutions [build/solutions]
     python tools/notebooks.py save [notebooks/05_training.ipynb ...]
     python tools/notebooks.py address [https://github.com/someone/fork]
 """
 
 import argparse
+import inspect
 import os
 import re
 import sys
@@ -22,10 +24,15 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
-def execute(path):
-    """The notebook at ``path``, run from a fresh kernel in its own folder, without progress bars or widget state."""
-    os.environ["MIXER_PROGRESS"] = "0"
+def execute(path, change=None):
+    """The notebook at ``path``, run from a fresh kernel in its own folder, without progress bars or widget state.
+
+    ``change(notebook)`` may edit its cells before.
+    """
+    os.environ |= {"MIXER_PROGRESS": "0", "MIXER_EXERCISES": "0"}  # no bars, and nobody's answers
     notebook = nbformat.read(path, as_version=4)
+    if change:
+        change(notebook)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
@@ -57,6 +64,8 @@ def write(notebook, path):
 
 
 def save(paths):
+    # As the tests run them: notebook 09 with the model that ships.
+    os.environ |= {"MIXER_DOWNLOAD": "0", "MIXER_WEIGHTS": "build/no-weights"}
     for path in paths:
         start = time.perf_counter()
         write(execute(path), path)
@@ -120,6 +129,56 @@ def accuracy_line(build):
     return "not printed by notebook 05"
 
 
+def solutions(build=ROOT / "build" / "solutions"):
+    """Write the series with every exercise solved into the folder ``build``; returns the exit status."""
+    from mixer_utils.exercises.grading import checks
+
+    try:
+        from mixer_utils.exercises.solutions import SOLUTIONS
+    except ModuleNotFoundError:
+        sys.exit("error: mixer_utils/exercises/solutions.py is not there: only a copy that has it can be solved.")
+    build.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for path in NOTEBOOKS:
+        print(f"{path.stem} … ", end="", flush=True)
+        try:
+            notebook = execute(path, lambda notebook: solve(notebook, SOLUTIONS))
+        except CellExecutionError as error:
+            print(f"failed.\n\n{error}\n")
+            failed.append(path.stem)
+            continue
+        write(notebook, build / path.name)
+        outputs = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
+        printed = "\n".join(outputs).splitlines()
+        asked = [number for cell in notebook.cells for number, _ in checks(cell.source)]
+        wrong = [number for number in asked if f"{number}: right" not in printed]
+        print(f"not right: {', '.join(wrong)}" if wrong else f"{len(asked)} of {len(asked)} right")
+        failed += wrong
+    if failed:
+        print(f"\nFailed: {', '.join(failed)}.")
+    return 1 if failed else 0
+
+
+def solve(notebook, known):
+    """Put the solutions that are known, {"02.1": function}, in place of the stubs."""
+    for number, stub in stubs(notebook).items():
+        if number in known:
+            stub.source = inspect.getsource(known[number]).rstrip()
+
+
+def stubs(notebook):
+    """{"02.1": the cell to complete}: the last cell before the check that defines what is checked."""
+    from mixer_utils.exercises.grading import checks, names
+
+    code, found = [cell for cell in notebook.cells if cell.cell_type == "code"], {}
+    for at, cell in enumerate(code):
+        for number, name in checks(cell.source):
+            for before in code[:at]:
+                if name in names(before.source)[0]:
+                    found[number] = before
+    return found
+
+
 def address(url):
     """Write ``url``, or else the address in pyproject.toml, there and into every badge, link and setup cell."""
     project = ROOT / "pyproject.toml"
@@ -141,11 +200,12 @@ def address(url):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["tutorial", "save", "address"])
+    parser.add_argument("what", choices=["tutorial", "solutions", "save", "address"])
     parser.add_argument("arguments", nargs="*", help="a folder, notebooks to save, or the new address")
     options = parser.parse_args()
-    if options.what == "tutorial":
-        sys.exit(tutorial(*map(Path, options.arguments[:1])))
+    if options.what in ("tutorial", "solutions"):
+        make = tutorial if options.what == "tutorial" else solutions
+        sys.exit(make(*map(Path, options.arguments[:1])))
     elif options.what == "save":
         save([Path(path).resolve() for path in options.arguments] or NOTEBOOKS)
     else:

@@ -1,9 +1,9 @@
 """What the notebooks call in their exercises: ``from mixer_utils import exercises as ex``.
 
 ``ex.check("02.1", my_function)`` says what is right or wrong, ``ex.hint("02.1")`` gives one hint more at each call,
-``ex.solution("02.1")`` shows a solution, ``ex.predict("02.1", guess)`` keeps a guess that ``ex.score("02.1", measured)``
-holds against what was measured, and ``ex.progress()`` tells what is done. The catalogue of exercises stands in nb00.py,
-nb01.py and so on, the solutions in solutions.py: without that one file everything but ``solution`` works as before.
+``ex.solution("02.1")`` shows a solution, ``ex.predict("02.1", guess)`` keeps a guess, ``ex.score("02.1", measured)``
+compares it with what was measured, and ``ex.progress()`` tells what is done. The catalogue of exercises stands in
+nb00.py, nb01.py and so on, the solutions in solutions.py: without that file everything but ``solution`` works.
 """
 
 import importlib
@@ -90,7 +90,7 @@ def solution(number):
 
 
 def predict(number, guess=None):
-    """Keep a guess, 1, 2, …, until ``score``; None is no guess. In a notebook with widgets, a click on a button will do.
+    """Keep a guess, 1, 2, …, until ``score``; None is no guess. In a notebook with widgets, a click will do.
 
     Raises ValueError for a guess that is not among the choices.
     """
@@ -119,7 +119,7 @@ def show_buttons(number, choices, kept, told):
     except ImportError:
         print(told)
         return
-    options = [(str(choice), choice) for choice in choices] + [("no guess", None)]
+    options = [(str(choice), choice) for choice in choices] + [("skip", None)]
     buttons = ToggleButtons(options=options, value=kept, description=f"Guess {number}", style={"button_width": "5em"})
     buttons.observe(lambda change: record.note("predictions", number, guess=change["new"]), "value")
     view = {"version_major": 2, "version_minor": 0, "model_id": buttons.model_id}

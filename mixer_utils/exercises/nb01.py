@@ -22,6 +22,11 @@ def rearranged(split, order):
     return answer
 
 
+def folded(patches, in_channels, height, width, patch_size):
+    """A ``put_together`` by the library."""
+    return F.fold(patches.transpose(1, 2), (height, width), patch_size, stride=patch_size)
+
+
 def some_patches():
     for B, in_channels, height, width, P in [(2, 3, 4, 6, 2), (1, 1, 9, 6, 3), (3, 2, 10, 5, 5)]:
         images = torch.arange(B * in_channels * height * width).reshape(B, in_channels, height, width)
@@ -38,6 +43,8 @@ def changed_tokens(stem, images, row, column):
 def some_stems():
     torch.manual_seed(0)
     overlapping = torch.nn.Conv2d(1, 5, kernel_size=4, stride=2).requires_grad_(False)
+    # Two channels see one half of each patch: so a look at one channel, or at all, is told from a look at any.
+    overlapping.weight[0, :, :2], overlapping.weight[1, :, :, :2] = 0, 0
     grey, colour = (PatchEmbedding(in_channels, 2, 7).requires_grad_(False) for in_channels in (1, 3))
     yield grey, torch.zeros(2, 1, 6, 10), 1, 4
     yield lambda images: overlapping(images).flatten(2).transpose(1, 2), torch.ones(3, 1, 8, 12), 5, 3
@@ -46,8 +53,8 @@ def some_stems():
 
 EXERCISES = {
     "01.1": Exercise(
-        reference=lambda height, width, P: (height // P) * (width // P),
-        inputs=lambda: [(28, 20, 4), (4, 6, 2), (160, 224, 16)],
+        reference=lambda height, width, P: F.unfold(torch.zeros(1, 1, height, width), P, stride=P).shape[2],
+        inputs=lambda: [(28, 20, 4), (6, 10, 2), (160, 224, 16)],
         mistakes={
             "this takes the image to be square: count the rows of patches from height and the columns from width":
                 lambda height, width, P: (height // P) ** 2,
@@ -60,9 +67,13 @@ EXERCISES = {
             "this is the number of pixels in one patch: S is the number of patches in the image":
                 lambda height, width, P: P * P,
         },
+        hints=(
+            "section 1 gives S in one formula",
+            "H / P is the number of rows of patches and W / P that of columns; // divides whole numbers",
+        ),
     ),
     "01.2": Exercise(
-        reference=rearranged("Bhwcpq", "Bchpwq"),
+        reference=folded,
         inputs=lambda: list(some_patches()),
         mistakes={
             "the permute is missing: each patch was spilled along an image row. Split into six dimensions, permute so "
@@ -75,7 +86,21 @@ EXERCISES = {
                 rearranged("Bhwpqc", "Bchpwq"),
             "this is the permute of section 3, which cuts: you go the other way, so find the order that undoes it":
                 rearranged("Bhwcpq", "Bwphcq"),
+            "the first reshape is that of section 3, which splits an image: split S into (height / P, width / P) and "
+            "the last dimension into (in_channels, P, P)": rearranged("Bchpwq", "Bhwcpq"),
+            "rows and columns of the images are swapped: the last two dimensions are height and width":
+                lambda *inputs: folded(*inputs).transpose(2, 3),
+            "the channels are missing among the dimensions: there are six, with in_channels before the row and the "
+            "column inside a patch": rearranged("Bhwpq", "Bhpwq"),
+            "F.fold wants the patches in the columns, (B, in_channels * P * P, S): transpose(1, 2) before it":
+                lambda patches, in_channels, height, width, P: F.fold(patches, (height, width), P, stride=P),
         },
+        hints=(
+            "first give every number its six indices, as in section 3: which six are they here, and in which order?",
+            "S splits into (height // P, width // P) and the last dimension into (in_channels, P, P)",
+            "an image is read channel, patch row, row inside, patch column, column inside: permute into that order",
+            "after the first reshape these are the dimensions 0, 3, 1, 4, 2 and 5; the last reshape merges each pair",
+        ),
     ),
     "01.3": Exercise(
         reference=lambda *inputs: changed_tokens(*inputs)[0].any(dim=1),
@@ -90,10 +115,26 @@ EXERCISES = {
                 lambda stem, images, row, column: changed_tokens(stem, images, column, row)[0].any(dim=1),
             "this holds all images of the batch: return image 0 only, as (S,)":
                 lambda *inputs: changed_tokens(*inputs).any(dim=2),
+            "this still holds every channel: a token has changed where any of its C numbers has":
+                lambda *inputs: changed_tokens(*inputs)[0],
             "True and False are swapped: True is for tokens that change":
                 lambda *inputs: ~changed_tokens(*inputs)[0].any(dim=1),
+            "these are the places of the tokens in the list: return True or False for each of the S tokens":
+                lambda *inputs: changed_tokens(*inputs)[0].any(dim=1).nonzero().flatten(),
+            "this looks at channel 0 of the tokens alone: a token has changed where any of its C numbers has":
+                lambda *inputs: changed_tokens(*inputs)[0, :, 0],
+            "this asks that all C numbers of a token change: one that changes is enough, so any and not all":
+                lambda *inputs: changed_tokens(*inputs)[0].all(dim=1),
+            "the stem wants a batch, and images[0] has lost that dimension: use images[:1]":
+                lambda stem, images, row, column: stem(images[0]),
         },
+        hints=(
+            "what would you compare if you had two photographs that differ in one pixel?",
+            "run the stem on images, and on a copy in which that one pixel has another value; clone() makes the copy",
+            "take the tokens of image 0 from both, (S, C), and ask for each token whether any of its C numbers differs",
+            "(after - before).abs() > 1e-6 is True where a number has changed; .any(dim=1) asks over the channels",
+        ),
     ),
 }  # fmt: skip
 
-PREDICTIONS = {}
+PREDICTIONS = {"01.1": 3, "01.2": 3, "01.3": 3, "01.4": 4, "01.5": 3}

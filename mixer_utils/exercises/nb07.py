@@ -31,6 +31,12 @@ def some_reads(D_S, S, seed):
     return torch.randn(D_S, S, generator=generator) * torch.logspace(-1, 1, D_S)[:, None]
 
 
+def off_the_diagonal(influence):
+    """Summed as it was asked for: all entries that are not on the diagonal, over all entries."""
+    others = ~torch.eye(len(influence), dtype=torch.bool)
+    return influence[others].abs().sum() / influence.abs().sum()
+
+
 def share_from_others(influence):
     sizes = influence.abs()
     return 1 - sizes.diagonal().sum() / sizes.sum()
@@ -41,10 +47,47 @@ def some_influence(S, seed):
     return torch.randn(S, S, generator=generator) + 2 * torch.eye(S)
 
 
+class MadeUpNetwork:
+    """``accuracy_without(units)`` of a network of which it is known who stands in for whom.
+
+    Each unit costs its own share of the accuracy, and each pair in ``extra`` costs so much more once both are gone.
+    """
+
+    def __init__(self, accuracy, costs, extra):
+        self.accuracy, self.costs, self.extra = accuracy, costs, extra
+
+    def __call__(self, units):
+        try:
+            removed = {int(unit) for unit in units}
+        except TypeError:
+            raise TypeError("accuracy_without takes a list of units: [3] for one, [] for none") from None
+        alone = sum(self.costs[unit] for unit in removed)
+        return self.accuracy - alone - sum(more for pair, more in self.extra.items() if set(pair) <= removed)
+
+
+def known_extra(network, i, j):
+    return network.extra.get((min(i, j), max(i, j)), 0.0)
+
+
+def some_networks():
+    """Two units that stand in for each other, two that do not, and two of which one is harmful without the other."""
+    first = MadeUpNetwork(0.94, [0.01, 0.07, 0.02, 0.03, 0.16], {(1, 3): 0.4, (0, 2): 0.1})
+    second = MadeUpNetwork(0.87, [0.05, 0.11, 0.02, 0.01, 0.03, 0.04, 0.09], {(4, 6): -0.05})
+    return [(first, 1, 3), (first, 4, 2), (second, 6, 4)]
+
+
+def lost(network, *units):
+    return network([]) - network(list(units))
+
+
+def minus_singles(network, i, j):
+    return lost(network, i, j) - lost(network, i) - lost(network, j)
+
+
 EXERCISES = {
     "07.1": Exercise(
         reference=written_by,
-        inputs=lambda: [one_unit(6, 4), one_unit(16, 1)],
+        inputs=lambda: [one_unit(6, 4), one_unit(16, 8)],
         mistakes={
             "the bias is missing: it is added to the sum, before the GELU": (
                 lambda patches, reads, bias, writes: writes * F.gelu(reads @ patches)
@@ -67,7 +110,21 @@ EXERCISES = {
             "a ReLU is not a GELU: use F.gelu": (
                 lambda patches, reads, bias, writes: writes * F.relu(reads @ patches + bias)
             ),
+            "the products of weights and patches are not added up: a unit reads one sum, reads @ patches": (
+                lambda patches, reads, bias, writes: writes * F.gelu(reads * patches + bias)
+            ),
+            "what a unit writes was added up: one number for each patch was asked for": (
+                lambda patches, reads, bias, writes: (writes * written_by(patches, reads, bias, 1)).sum()
+            ),
+            "a unit has a single value, to which @ does not apply: multiply writes with it by *": (
+                lambda patches, reads, bias, writes: writes @ F.gelu(reads @ patches + bias)
+            ),
         },
+        hints=(
+            "section 1 adds up what all units write: one line of its loop is about one unit",
+            "three steps: a weighted sum of the patches plus the bias, the GELU, a weight for each patch",
+            "the sum is reads @ patches + bias, a single number",
+        ),
     ),
     "07.2": Exercise(
         reference=most_opposite,
@@ -91,11 +148,22 @@ EXERCISES = {
             "you compared the patches with each other: one number for every unit was asked for": (
                 lambda reads: cosines(reads.T).argmin(dim=1)
             ),
+            "the norms have lost their dimension, so they do not fit the rows: use norm(dim=1, keepdim=True)": (
+                lambda reads: reads / reads.norm(dim=1)
+            ),
+            "the second map is not transposed: products of all pairs of rows are unit @ unit.T": (
+                lambda reads: F.normalize(reads, dim=1) @ F.normalize(reads, dim=1)
+            ),
         },
+        hints=(
+            "the cosine of two maps is their product, once each has been divided by its norm",
+            "F.normalize(reads, dim=1) divides every row by its norm; a matrix product compares all pairs at once",
+            "unit @ unit.T has a row for each unit: where does it have its lowest number?",
+        ),
     ),
     "07.3": Exercise(
-        reference=share_from_others,
-        inputs=lambda: [(some_influence(6, 0),), (some_influence(16, 1),)],
+        reference=off_the_diagonal,
+        inputs=lambda: [(some_influence(6, 0),), (some_influence(16, 3),)],
         mistakes={
             "that is the share that comes from the patch itself: the rest comes from others": (
                 lambda influence: 1 - share_from_others(influence)
@@ -116,8 +184,63 @@ EXERCISES = {
             "that is how much larger the others' share is than the patch's own: divide by the sum of both": (
                 lambda influence: (influence.abs().sum() / influence.abs().diagonal().sum()) - 1
             ),
+            "the absolute value came after the sum over the diagonal: take it entry by entry, before any sum": (
+                lambda influence: 1 - influence.trace().abs() / influence.abs().sum()
+            ),
         },
+        hints=(
+            "what patch i does to itself stands at [i, i]: everything else comes from other patches",
+            "take absolute values first; diagonal() has the patches' own influence",
+            "1 minus (the sum of the diagonal over the sum of everything)",
+        ),
+    ),
+    "07.4": Exercise(
+        reference=known_extra,
+        inputs=some_networks,
+        mistakes={
+            "these are accuracies, not losses: a loss is accuracy_without([]) minus the accuracy that is left": (
+                lambda network, i, j: network([i, j]) - network([i]) - network([j])
+            ),
+            "the accuracy of the whole network is still to be taken off, once: each of the three losses has it": (
+                lambda network, i, j: network([i]) + network([j]) - network([i, j])
+            ),
+            "you measured losses from an accuracy of 1: the whole network has accuracy_without([]), start from there": (
+                lambda network, i, j: network([i]) + network([j]) - network([i, j]) - 1
+            ),
+            "the sign is turned: it is positive where removing both costs more than the two alone, added up": (
+                lambda network, i, j: -minus_singles(network, i, j)
+            ),
+            "that is what removing both costs: subtract what each costs alone": (
+                lambda network, i, j: lost(network, i, j)
+            ),
+            "only the loss of i is subtracted: subtract that of j as well": (
+                lambda network, i, j: lost(network, i, j) - lost(network, i)
+            ),
+            "only the loss of j is subtracted: subtract that of i as well": (
+                lambda network, i, j: lost(network, i, j) - lost(network, j)
+            ),
+            "you subtracted the mean of the two single losses: subtract their sum": (
+                lambda network, i, j: lost(network, i, j) - (lost(network, i) + lost(network, j)) / 2
+            ),
+            "you divided by the single losses: subtract them": (
+                lambda network, i, j: lost(network, i, j) / (lost(network, i) + lost(network, j))
+            ),
+            "accuracy_without was given a bare number: it takes a list, [i] for one unit": (
+                lambda network, i, j: network([]) - network(i)
+            ),
+            "accuracy_without was given two numbers: both units go into one list, [i, j]": (
+                lambda network, i, j: network([]) - network(i, j)
+            ),
+            "accuracy_without was called with nothing: an empty list, [], removes no unit": (
+                lambda network, i, j: network() - network([i])
+            ),
+        },
+        hints=(
+            "you need four accuracies: with all units, without i, without j, without both",
+            "a loss is accuracy_without([]) minus the accuracy without some units; there are three",
+            "take the loss of both, and subtract the two single losses from it",
+        ),
     ),
 }
 
-PREDICTIONS = {}
+PREDICTIONS = {"07.1": 3, "07.2": 3, "07.3": 3, "07.4": 3, "07.5": 3, "07.6": 3, "07.7": 4, "07.8": 3}

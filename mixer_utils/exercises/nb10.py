@@ -1,5 +1,10 @@
-"""Exercises of notebook 10: what limits an operation, how much of a machine is used, gradients of unequal shares."""
+"""Exercises of notebook 10: what limits an operation, how much of a machine is used, unequal shares, honest timing."""
 
+import copy
+import random
+import statistics
+
+import numpy as np
 import torch
 
 from mixer_utils.exercises.exercise import Exercise
@@ -14,7 +19,7 @@ def share_of_peak(multiply_adds, images_per_second, peak):
 
 
 def gradient_of_all(gradients, counts):
-    return (gradients * counts[:, None]).sum(0) / counts.sum()
+    return np.average(gradients.numpy(), axis=0, weights=counts.numpy())
 
 
 def operators():
@@ -23,8 +28,63 @@ def operators():
 
 
 def shares():
-    gradients = torch.tensor([[1.0, -2.0, 0.5], [3.0, 4.0, -1.0], [0.0, 6.0, 2.0]])
-    return [(gradients, torch.tensor([6.0, 3.0, 1.0])), (gradients[:2], torch.tensor([1.0, 4.0]))]
+    gradients = torch.tensor([[1.0, -2.0, 0.5, 7.0], [3.0, 4.0, -1.0, 2.0], [0.0, 6.0, 2.0, -5.0]])
+    return [(gradients, torch.tensor([6.0, 3.0, 1.0])), (gradients[:2, :3], torch.tensor([1.0, 4.0]))]
+
+
+class Machine:
+    """A computer whose speed drifts, mostly down, from call to call, and which is interrupted now and then."""
+
+    def __init__(self, seed):
+        self.random, self.slowness = random.Random(seed), 1.0
+
+    def disturbance(self):
+        """By how much the next call is slowed down."""
+        self.slowness *= self.random.uniform(0.98, 1.04)
+        return self.slowness * (5 if self.random.random() < 0.15 else 1)
+
+
+class Clock:
+    """``clock()`` runs a version once, on a machine that others use too, and returns its seconds; the first is slow."""
+
+    def __init__(self, machine, seconds):
+        self.machine, self.seconds, self.warm = machine, seconds, False
+
+    def __call__(self):
+        seconds, self.warm = self.seconds + (0 if self.warm else 0.03), True
+        return seconds * self.machine.disturbance()
+
+
+def clocks():
+    """(time_a, time_b, rounds): two versions on one machine. The number of rounds is odd: no two medians."""
+    for seed, a, b, rounds in [(4, 0.012, 0.010, 9), (59, 0.004, 0.007, 15), (1, 0.005, 0.005, 5)]:
+        machine = Machine(seed)
+        yield Clock(machine, a), Clock(machine, b), rounds
+
+
+def in_turns(time_a, time_b, rounds, uncounted=1):
+    """The seconds of a, and of b, round by round. The clocks that are given stay as they are."""
+    time_a, time_b = copy.deepcopy((time_a, time_b))  # together: they share their machine
+    seconds = [(time_a(), time_b()) for _ in range(uncounted + rounds)]
+    return list(zip(*seconds[uncounted:], strict=True))
+
+
+def one_after_the_other(time_a, time_b, rounds):
+    """The same, but all of a before all of b."""
+    time_a(), time_b()
+    return [time_a() for _ in range(rounds)], [time_b() for _ in range(rounds)]
+
+
+def ratios(a, b):
+    return [x / y for x, y in zip(a, b, strict=True)]
+
+
+def speed_ratio(time_a, time_b, rounds):
+    return statistics.median(ratios(*in_turns(time_a, time_b, rounds)))
+
+
+def ratio_of(summary, a, b):
+    return summary(a) / summary(b)
 
 
 EXERCISES = {
@@ -48,6 +108,11 @@ EXERCISES = {
                 lambda flop, moved, peak, bandwidth: flop / moved
             ),
         },
+        hints=(
+            "how long would the calculation take alone, and the movement alone?",
+            "they go on at the same time: which of the two decides when both are over?",
+            "flop / peak and moved / bandwidth are both seconds: compare them",
+        ),
     ),
     "10.2": Exercise(
         reference=share_of_peak,
@@ -75,6 +140,11 @@ EXERCISES = {
                 lambda multiply_adds, images_per_second, peak: 600 * multiply_adds * images_per_second / peak
             ),
         },
+        hints=(
+            "count the operations of one image first: a multiply-add is two of them",
+            "forward and backward together are three times the forward pass",
+            "operations an image times images a second are operations a second: which share of the peak are they?",
+        ),
         tolerance=1e-6,
     ),
     "10.3": Exercise(
@@ -102,8 +172,64 @@ EXERCISES = {
             "these are the weighted gradients of every process: add them up over the processes": (
                 lambda gradients, counts: gradients * counts[:, None] / counts.sum()
             ),
+            "counts belongs to the rows and was laid along the weights: give it a second dimension, counts[:, None]": (
+                lambda gradients, counts: gradients * counts
+            ),
         },
+        hints=(
+            "what would the sum of the gradients of all single images be, for process i?",
+            "a row is a mean over its counts[i] images: times counts[i] it is their sum",
+            "counts[:, None] has the shape (processes, 1) and multiplies row by row; add up dimension 0 then",
+            "divide by the number of all images, counts.sum()",
+        ),
+    ),
+    "10.4": Exercise(
+        reference=speed_ratio,
+        inputs=lambda: list(clocks()),
+        mistakes={
+            "the first calls were counted: call each once before the first round, and forget what it returns": (
+                lambda a, b, rounds: statistics.median(ratios(*in_turns(a, b, rounds, uncounted=0)))
+            ),
+            "the warm-up took the place of a round: count `rounds` of them after it": (
+                lambda a, b, rounds: statistics.median(ratios(*in_turns(a, b, rounds - 1)))
+            ),
+            "all of a came before all of b, and the machine drifts in between: take turns, a, b, a, b": (
+                lambda a, b, rounds: statistics.median(ratios(*one_after_the_other(a, b, rounds)))
+            ),
+            "all of a came before all of b, and one ratio was taken at the end: take turns, and divide in each round": (
+                lambda a, b, rounds: ratio_of(statistics.median, *one_after_the_other(a, b, rounds))
+            ),
+            "that is the mean of the ratios: one interruption spoils it, take their median": (
+                lambda a, b, rounds: statistics.mean(ratios(*in_turns(a, b, rounds)))
+            ),
+            "that is a ratio of two medians, from rounds that may lie far apart: divide in each round first": (
+                lambda a, b, rounds: ratio_of(statistics.median, *in_turns(a, b, rounds))
+            ),
+            "that is a ratio of two sums, or means: one interruption spoils it, take the median of the ratios": (
+                lambda a, b, rounds: ratio_of(sum, *in_turns(a, b, rounds))
+            ),
+            "that is a ratio of the shortest times: they come from different moments, divide in each round": (
+                lambda a, b, rounds: ratio_of(min, *in_turns(a, b, rounds))
+            ),
+            "the ratio is upside down: a's seconds stand above, b's below": (
+                lambda a, b, rounds: 1 / speed_ratio(a, b, rounds)
+            ),
+            "b was called before a in each round: the order is a, b, a, b": (
+                lambda a, b, rounds: 1 / speed_ratio(b, a, rounds)
+            ),
+            "these are the ratios, round by round: return their median": (
+                lambda a, b, rounds: ratios(*in_turns(a, b, rounds))
+            ),
+            "a clock takes no arguments: every time_a() runs its version once": lambda a, b, rounds: a(rounds),
+        },
+        hints=(
+            "what disturbs the machine should disturb both alike: which calls must lie close together?",
+            "call each once and forget what it returns; then `rounds` times a and b, one right after the other",
+            "divide within the round: the drift from round to round then falls out",
+            "statistics.median of the ratios does not mind that a few of them are far off",
+        ),
+        tolerance=1e-6,
     ),
 }
 
-PREDICTIONS = {}
+PREDICTIONS = {"10.1": 3, "10.2": 3, "10.3": 3, "10.4": 3}

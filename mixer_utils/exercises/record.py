@@ -1,7 +1,7 @@
 """What was answered and guessed, kept from notebook to notebook in one small file.
 
-The file is ``exercises.json`` in the data folder, or what ``MIXER_EXERCISES`` names; with ``MIXER_EXERCISES=0``, and where
-the file cannot be written, everything is kept for this session only.
+The file is ``exercises.json`` in the data folder, or what ``MIXER_EXERCISES`` names; with ``MIXER_EXERCISES=0``, and
+where the file cannot be written, everything is kept for this session only.
 """
 
 import json
@@ -20,7 +20,7 @@ def file():
 
 
 def read():
-    """{"exercises": {"02.1": {"passed", "sentence"}}, "predictions": {"02.1": {"guess", "measured"}}}, all kept so far."""
+    """All kept so far: {"exercises": {"02.1": {"passed", …}}, "predictions": {"02.1": {"guess", "measured"}}}."""
     kept = {kind: {} for kind in SESSION}
     if path := file():
         try:

@@ -1,0 +1,189 @@
+"""Mixers that others trained: the paper authors' ``.npz`` files, read and written, and timm's weights, read.
+
+Authors: https://github.com/google-research/vision_transformer, ``vit_jax/models_mixer.py``; timm:
+https://github.com/huggingface/pytorch-image-models, ``timm/models/mlp_mixer.py``. Both hold the same network as
+``MlpMixer``; they differ in names, in the order of axes and in GELU's form. Nothing is unpickled.
+"""
+
+import dataclasses
+import io
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mixer_utils.checkpoints import CheckpointError, reading, write_atomically
+from mixer_utils.model import MlpMixer, check_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a Mixer of ours looks elsewhere: ``names`` are regular expressions, each replaced in turn.
+
+    ``axes`` gives, for a tensor of so many dimensions, ours in the order in which they stand there.
+    """
+
+    owner: str
+    gelu: str
+    names: dict[str, str]
+    axes: dict[int, tuple[int, ...]]
+
+    def key(self, name):
+        """What a tensor, or a part of its name, is called there."""
+        for ours, theirs in self.names.items():
+            name = re.sub(ours, theirs, name)
+        return name
+
+    def turn(self, axes):
+        """Our axes (sizes, or names) in their order."""
+        return tuple(axes[i] for i in self.axes[len(axes)])
+
+
+AUTHORS = Layout(
+    "the authors'",
+    "tanh",
+    {r"(norm|norm_\d)\.weight": r"\1.scale", r"weight": "kernel", r"stem\.proj": "stem", r"blocks\.": "MixerBlock_",
+     r"\.norm_": ".LayerNorm_", r"dense_": "Dense_", r"\.": "/"},
+    {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)},
+)  # fmt: skip
+TIMM = Layout(
+    "timm's",
+    "erf",
+    {r"norm_0": "norm1", r"norm_1": "norm2", r"dense_0": "fc1", r"dense_1": "fc2", r"token_mixing": "mlp_tokens",
+     r"channel_mixing": "mlp_channels", r"pre_head_layer_norm": "norm"},
+    {4: (0, 1, 2, 3), 2: (0, 1), 1: (0,)},
+)  # fmt: skip
+
+
+def load_official_npz(path, image_size):
+    """The MlpMixer of a checkpoint that the paper's authors published (``.npz``), on the CPU and in eval mode.
+
+    ``image_size`` is the side of the images in pixels, or (H, W); every other size is read off the arrays.
+
+    Raises CheckpointError for a file that is missing, damaged, or holds something else, and where its number of tokens
+    is not that of ``image_size``; ValueError for an ``image_size`` that no image can have.
+    """
+    check_config(image_size, patch_size=1, stochastic_depth=0, gelu="tanh")  # before a large file is read
+    return _build(_read_npz(Path(path)), AUTHORS, image_size, path)
+
+
+def save_official_npz(model, path):
+    """Write an MlpMixer's weights as the authors do (``.npz``); ``load_official_npz`` gives them back bit for bit.
+
+    The format holds the weights alone: the image size and the stochastic depth are not in it. The file is whole or not
+    there at all; CheckpointError where it cannot be written. ValueError for a model that would not come back the same:
+    one with GELU in its erf form, which whoever reads the file would take for tanh, or with other than float32 numbers.
+    """
+    tensors, found = model.state_dict(), {str(tensor.dtype) for tensor in model.parameters()}
+    if model.config["gelu"] != AUTHORS.gelu:
+        raise ValueError('The authors\' format is for gelu="tanh", and this model has "erf": use save_checkpoint.')
+    if found != {"torch.float32"}:
+        raise ValueError(f"The authors' format is for float32, and this model has {', '.join(found)}: call .float().")
+    arrays, file = {}, io.BytesIO()
+    for name, tensor in tensors.items():
+        array = tensor.detach().cpu().numpy()
+        arrays[AUTHORS.key(name)] = np.ascontiguousarray(array.transpose(AUTHORS.axes[array.ndim]))
+    np.savez(file, **arrays)
+    write_atomically(path, file.getbuffer())
+
+
+def load_timm(weights, image_size=224):
+    """The MlpMixer of timm's weights (``mixer_b16_224.*``, ``mixer_l16_224.*``, …), on the CPU and in eval mode.
+
+    ``weights`` is a ``state_dict()``, or the path of a file that holds one: ``.safetensors``, or what ``torch.save``
+    wrote. ``image_size`` is the side of the images in pixels, or (H, W); every other size is read off the tensors.
+    GELU takes its erf form, as in timm. Numbers of any floating kind become float32; nothing is shared.
+
+    Raises CheckpointError for a file that is missing or damaged, for weights of something else, and where their number
+    of tokens is not that of ``image_size``; ValueError for an ``image_size`` that no image can have.
+    """
+    check_config(image_size, patch_size=1, stochastic_depth=0, gelu="erf")
+    if isinstance(weights, dict):
+        tensors, source = weights, "The state dict"
+    else:
+        tensors, source = _read_tensors(Path(weights)), weights
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            raise CheckpointError(
+                f"{source} is no state dict of timm's Mixer: {name} is {found}, expected a tensor of floating-point "
+                "numbers."
+            )
+    arrays = {str(name): tensor.detach().cpu().float().numpy() for name, tensor in tensors.items()}
+    return _build(arrays, TIMM, image_size, source)
+
+
+def _build(arrays, layout, image_size, source):
+    """An MlpMixer filled with copies of ``arrays``, {their key: float32 array}; ``source`` is what errors call them."""
+    other = f"{source} is no checkpoint of {layout.owner} Mixer"
+
+    def sizes(name, axes):
+        key = layout.key(name)
+        shape = arrays[key].shape if key in arrays else "missing"
+        if shape == "missing" or len(shape) != len(axes) or 0 in shape:
+            raise CheckpointError(f"{other}: {key} is {shape}, expected ({', '.join(layout.turn(axes))}).")
+        return [shape[layout.axes[len(axes)].index(i)] for i in range(len(axes))]
+
+    hidden_dim, in_channels, P, _ = sizes("stem.proj.weight", ("C", "in_channels", "P", "P"))
+    tokens_mlp_dim, S = sizes("blocks.0.token_mixing.dense_0.weight", ("D_S", "S"))
+    channels_mlp_dim, _ = sizes("blocks.0.channel_mixing.dense_0.weight", ("D_C", "C"))
+    num_classes, _ = sizes("head.weight", ("classes", "C"))
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if height % P or width % P or height * width != S * P * P:
+        rows = max(rows for rows in range(1, S + 1) if S % rows == 0 and rows * rows <= S)
+        raise CheckpointError(
+            f"{source} is for images of {S} patches of {P} x {P} pixels, which image_size {height} x {width} does not "
+            f"give: take another, such as ({rows * P}, {S // rows * P})."
+        )
+    num_blocks = len({block[0] for key in arrays if (block := re.match(layout.key("blocks.") + r"\d+", key))})
+    with torch.device("meta"):  # shapes without numbers, since those of the file are put in their place
+        model = MlpMixer(image_size, in_channels, P, num_classes, num_blocks, hidden_dim, tokens_mlp_dim,
+                         channels_mlp_dim, gelu=layout.gelu)  # fmt: skip
+
+    arrays, tensors, wrong = dict(arrays), {}, []
+    for name, tensor in model.state_dict().items():
+        key, expected = layout.key(name), layout.turn(tensor.shape)
+        array = arrays.pop(key, None)
+        if array is None or array.shape != expected:
+            wrong.append(f"{key} is {'missing' if array is None else array.shape}, expected {expected}")
+        else:
+            array = array.transpose(np.argsort(layout.axes[array.ndim]))  # pixels stay in row order
+            tensors[name] = torch.from_numpy(np.array(array, order="C"))
+    wrong += [f"{key} does not belong there" for key in arrays]
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise CheckpointError(f"{other} with {num_blocks} blocks: {'; '.join(wrong[:5])}{more}.")
+    model.load_state_dict(tensors, assign=True)
+    model.about = {"model": model.config}
+    return model.eval()
+
+
+def _read_npz(path):
+    """The arrays of an ``.npz`` file by name, read-only. Unlike np.load it allocates no more than the file holds."""
+    arrays = {}
+    with reading(path, ".npz", "fetch one", "fetch it anew"), zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            raw = archive.read(name)  # all of it: only then does zipfile compare the checksum
+            header = io.BytesIO(raw)
+            np.lib.format.read_magic(header)
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(header)
+            if dtype != np.float32 or 0 in shape:
+                raise ValueError(f"{name} is {dtype} {shape}, expected float32 numbers")
+            array = np.frombuffer(raw, dtype, offset=header.tell())
+            arrays[name.removesuffix(".npy")] = array.reshape(shape, order="F" if fortran_order else "C")
+    return arrays
+
+
+def _read_tensors(path):
+    """The state dict of a ``.safetensors`` file, or of one that ``torch.save`` wrote."""
+    with reading(path, "state dict's", "fetch one", "fetch it anew"):
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, expected a dict of tensors")
+        return found

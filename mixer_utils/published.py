@@ -1,0 +1,173 @@
+"""The models one can have by name: the one that ships, and the weights that the paper's authors published.
+
+Published files are fetched when first asked for and kept in the folder ``MIXER_WEIGHTS``, by default ``weights`` in the
+data folder (see ``data``). One that has not come whole stays beside its place as ``.part``, and the next download goes
+on from there; the file itself appears only when it is whole and checked.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from mixer_utils.checkpoints import PRETRAINED, CheckpointError, load_checkpoint, write_atomically
+from mixer_utils.data import data_folder
+from mixer_utils.official import load_official_npz
+
+# From https://github.com/google-research/vision_transformer; all are for images of 224 x 224 pixels.
+ADDRESS = "https://storage.googleapis.com/mixer_models/"
+PUBLISHED = {  # (name, weights): file, its size in MiB as listed there, its SHA-256; None is not known
+    ("B/16", "imagenet1k"): ("imagenet1k/Mixer-B_16.npz", 228.47, None),
+    ("L/16", "imagenet1k"): ("imagenet1k/Mixer-L_16.npz", 794.29, None),
+    ("B/16", "imagenet21k"): ("imagenet21k/Mixer-B_16.npz", 289.61, None),
+    ("L/16", "imagenet21k"): ("imagenet21k/Mixer-L_16.npz", 875.78, None),
+    ("B/16", "sam"): ("sam/Mixer-B_16.npz", None, None),
+    ("B/32", "sam"): ("sam/Mixer-B_32.npz", None, None),
+    ("B/16", "gsam"): ("gsam/Mixer-B_16.npz", None, None),
+    ("B/32", "gsam"): ("gsam/Mixer-B_32.npz", None, None),
+    ("S/16", "gsam"): ("gsam/Mixer-S_16.npz", None, None),
+    ("S/32", "gsam"): ("gsam/Mixer-S_32.npz", None, None),
+    ("S/8", "gsam"): ("gsam/Mixer-S_8.npz", None, None),
+}
+
+
+class WeightsUnreachable(CheckpointError):
+    """Published weights that are neither in the data folder nor to be had; ``reason`` says why not."""
+
+    def __init__(self, path, address, reason):
+        self.reason = reason
+        super().__init__(
+            f"{path.name} is not in {path.parent} and could not be downloaded ({reason}): connect to the internet and "
+            f"run again, which goes on where a download was cut, or fetch {address} elsewhere and put it there."
+        )
+
+
+def load_pretrained(name, weights=None):
+    """A trained MlpMixer, on the CPU and in eval mode.
+
+    ``load_pretrained("mnist")`` ships with the package, logits (B, 10); feed it with ``data.normalize(images)``.
+
+    ``load_pretrained("B/16", "imagenet1k")`` is one of the paper's (``PUBLISHED`` lists them all), for RGB images
+    (B, 3, 224, 224) as (x - 127.5) / 127.5: logits (B, 1000), or (B, 21843) for "imagenet21k". "sam" and "gsam" were
+    trained on ImageNet with these optimizers. The file is downloaded once, with a bar (``MIXER_PROGRESS=0``: none) and
+    unless ``MIXER_DOWNLOAD=0``, and its size and SHA-256 are checked. Where ``PUBLISHED`` knows no SHA-256, the first
+    whole file's is kept beside it, as ``.sha256``, and checked from then on.
+
+    Raises ValueError for a model that there is not; WeightsUnreachable where it is neither here nor to be had, and
+    CheckpointError for a file that is damaged or cannot be written.
+    """
+    if weights is None and name in PRETRAINED:
+        return load_checkpoint(PRETRAINED[name])
+    if (name, weights) not in PUBLISHED:
+        asked = repr(name) if weights is None else f"{name!r} with {weights!r}"
+        choices = [repr(shipped) for shipped in PRETRAINED]
+        for kind in dict.fromkeys(kind for _, kind in PUBLISHED):
+            choices.append(f"{', '.join(repr(n) for n, k in PUBLISHED if k == kind)} with {kind!r}")
+        raise ValueError(f"There is no pretrained model {asked}: choose {'; '.join(choices)}.")
+    return load_official_npz(published_file(name, weights), 224)
+
+
+def published_file(name, weights):
+    """The path of a file of ``PUBLISHED``, downloaded where it is not there, and checked. Raises CheckpointError."""
+    file, mebibytes, sha256 = PUBLISHED[name, weights]
+    path = Path(os.environ.get("MIXER_WEIGHTS") or data_folder() / "weights") / file
+    kept = path.with_name(path.name + ".sha256")
+    if not path.is_file():
+        part = _download(ADDRESS + file, path)
+        if problem := _damage(part, mebibytes, sha256):
+            part.unlink()
+            raise CheckpointError(f"{path.name} came damaged from {ADDRESS + file} ({problem}): run again later.")
+        kept.unlink(missing_ok=True)  # of a file that was here before
+        os.replace(part, path)
+    if sha256 is None and kept.is_file():
+        sha256 = kept.read_text(errors="replace").partition(" ")[0]
+    if problem := _damage(path, mebibytes, sha256):
+        raise CheckpointError(f"{path} is damaged ({problem}): delete it and run again to fetch it anew.")
+    if sha256 is None:
+        with contextlib.suppress(CheckpointError):  # in a folder that others look after, a file is used as it is
+            write_atomically(kept, f"{_sha256(path)}  {path.name}\n".encode())
+    return path
+
+
+def _damage(path, mebibytes, sha256):
+    """What is wrong with a file, in a few words; None if nothing is."""
+    size = path.stat().st_size
+    if mebibytes is not None and abs(size / 2**20 - mebibytes) > 0.01:  # sizes are listed to two places
+        return f"{size:,} bytes, expected {mebibytes} MiB"
+    if sha256 is not None:
+        found = _sha256(path)
+        return None if found == sha256 else f"SHA-256 {found[:12]}…, expected {sha256[:12]}…"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return None if archive.testzip() is None else "its checksums are wrong"
+    except Exception as error:  # zip files fail in ten ways
+        return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(address, path):
+    """Fetch all of ``address``, going on from what an earlier download left; the path of the file, which ends in .part.
+
+    Raises WeightsUnreachable, and keeps what has come so far; or CheckpointError where it cannot be written.
+    """
+    from tqdm.auto import tqdm
+
+    if os.environ.get("MIXER_DOWNLOAD") == "0":
+        raise WeightsUnreachable(path, address, "MIXER_DOWNLOAD is 0")
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _network(path, address):
+            answer, start = _ask(address, part.stat().st_size if part.is_file() else 0)
+        end = None if answer.length is None else start + answer.length
+        bar = tqdm(desc=path.name, total=end, initial=start, unit="B", unit_scale=True, unit_divisor=1024, leave=False,
+                   disable=os.environ.get("MIXER_PROGRESS") == "0")  # fmt: skip
+        with answer, bar, open(part, "ab" if start else "wb") as file:
+            while True:
+                with _network(path, address):
+                    data = answer.read1(2**20)  # what has come by now: a cut loses none of it
+                if not data:
+                    break
+                file.write(data)
+                bar.update(len(data))
+        size = part.stat().st_size
+    except OSError as error:  # the disk's, since _network has told the others
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise CheckpointError(
+            f"Cannot write {part} ({error.strerror}): free some space, or set MIXER_DATA to another folder."
+        ) from error
+    if end is not None and size < end:
+        raise WeightsUnreachable(path, address, f"the connection ended after {size:,} of {end:,} bytes")
+    return part
+
+
+def _ask(address, start):
+    """The server's answer from byte ``start`` on, and that number; it becomes 0 where the server sends everything."""
+    request = urllib.request.Request(address, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=20)  # seconds; the default is to wait for ever
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code != 416 or not start:  # 416: nothing comes after the bytes here, so that they are no beginning
+            raise
+        return _ask(address, 0)
+    return answer, start if answer.status == 206 else 0
+
+
+@contextlib.contextmanager
+def _network(path, address):
+    """Turn whatever goes wrong between here and the server into WeightsUnreachable."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        reason = str(error).strip("<>").removeprefix("urlopen error ") or type(error).__name__
+        raise WeightsUnreachable(path, address, reason) from error

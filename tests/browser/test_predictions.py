@@ -1,0 +1,31 @@
+"""Predictions are made by a click: buttons under the cell in JupyterLab and in Notebook 7."""
+
+import pytest
+from helpers import INTERFACES, RUN, open_notebook, screenshot, watched_page
+
+CELLS = [
+    "from mixer_utils import exercises as ex",
+    'ex.predict("02.1", None)  # 1, 2 or 3',
+    'ex.score("02.1", 2)',
+]
+
+
+@pytest.fixture(scope="module", params=INTERFACES)
+def opened(browser, server, request):
+    with watched_page(browser) as page:
+        yield request.param, open_notebook(page, server, CELLS, request.param)
+
+
+def test_a_click_on_a_button_is_a_guess_and_the_next_cell_scores_it(opened):
+    kind, page = opened
+    buttons = page.locator(".widget-toggle-button")
+    assert buttons.all_inner_texts() == ["1", "2", "3", "skip"]
+    assert page.get_by_text("Measured: 2.", exact=True).is_visible()
+    buttons.nth(1).click()
+    screenshot(page, f"prediction-{kind}")
+    page.evaluate(RUN)
+    page.get_by_text("Measured: 2, as you predicted.", exact=True).wait_for()
+    chosen = page.locator(".widget-toggle-button.mod-active")
+    chosen.wait_for()
+    assert chosen.all_inner_texts() == ["2"]  # the cell was run again, and the guess is still there
+    assert page.outside == []

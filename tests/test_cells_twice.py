@@ -1,0 +1,132 @@
+"""Every notebook as an impatient student runs it: a quarter, then the kernel is restarted, then each cell twice, from a
+folder that is not the notebooks'. It runs on digits, and trains on them for a few epochs only.
+"""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.util import run_sync
+
+ROOT = Path(__file__).parent.parent
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+# Run before the first cell: shorten training, and keep every picture that is made, with the number of its cell.
+BEFORE = """
+import dataclasses
+from mixer_utils import RECIPES, plotting
+RECIPES["digits"] = dataclasses.replace(RECIPES["digits"], epochs=6)
+def _watched(self, *arguments, _init=plotting.Picture.__init__, **options):
+    _init(self, *arguments, **options)
+    _pictures.append((_cell, self))
+plotting.Picture.__init__ = _watched
+_pictures = []
+"""
+# Run after the last cell: labelled lines of one plot that only their colour tells apart. A line whose label is also
+# written into the plot needs no more than that.
+AFTER = """
+import json
+_same = set()
+for _cell, _picture in _pictures:
+    for _ax in _picture.axes:
+        _written, _styles = {text.get_text() for text in _ax.texts}, {}
+        for _line in _ax.lines:
+            _label = str(_line.get_label())
+            if _label and not _label.startswith("_") and _label not in _written:
+                _style = (_line.get_linestyle(), _line.get_marker(), _line.get_linewidth())
+                _other = _styles.setdefault(_style, _label)
+                if _other != _label:
+                    _same.add(f"cell {_cell}: {_other!r} and {_label!r}")
+print(json.dumps([len(_pictures), sorted(_same)]))
+"""
+
+
+class Kernel:
+    """A notebook's kernel; ``errors`` collects what went wrong in its cells."""
+
+    def __init__(self, client):
+        self.client, self.errors = client, []
+        self.cells = [(i, cell) for i, cell in enumerate(client.nb.cells) if cell.cell_type == "code"]
+
+    def restart(self):
+        run_sync(self.client.km.restart_kernel)(now=True)
+        run_sync(self.client.kc.wait_for_ready)(timeout=120)
+
+    def run(self, cells, times):
+        self.also(BEFORE)
+        for i, cell in cells:
+            self.also(f"_cell = {i}")
+            for turn in range(times):
+                self.client.execute_cell(cell, i)
+                meant = "raises-exception" in cell.metadata.get("tags", [])
+                for output in cell.outputs:
+                    if output.output_type == "error" and not meant:
+                        self.errors.append(f"cell {i}, run {turn + 1}: {output.ename}: {output.evalue}\n{cell.source}")
+
+    def also(self, source):
+        """Run code that is none of the notebook's; returns what it prints."""
+        cell = nbformat.v4.new_code_cell(source)
+        self.client.nb.cells.append(cell)
+        self.client.execute_cell(cell, len(self.client.nb.cells) - 1)
+        assert all(output.output_type == "stream" for output in cell.outputs), cell.outputs
+        return "".join(output.text for output in cell.outputs)
+
+
+def try_out(notebook, folder):
+    """Run a notebook's cells in ``folder`` as said at the top of this file.
+
+    Returns its ``errors``, the number of ``pictures`` and the lines that look the ``same`` in them.
+    """
+    variables = {
+        "PYTHONPATH": str(ROOT),
+        "MIXER_DATA": str(folder / "no data"),
+        "MIXER_DOWNLOAD": "0",
+        "MIXER_EXERCISES": "0",
+        "MIXER_PROGRESS": "0",
+        "OMP_NUM_THREADS": "1",
+    }
+    quiet = ["--log-level=ERROR"]
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", allow_errors=True, extra_arguments=quiet)
+    with client.setup_kernel(cwd=str(folder), env=os.environ | variables):
+        kernel = Kernel(client)
+        kernel.run(kernel.cells[: len(kernel.cells) // 4], times=1)
+        kernel.restart()
+        kernel.run(kernel.cells, times=2)
+        pictures, same = json.loads(kernel.also(AFTER))
+    return SimpleNamespace(errors=kernel.errors, pictures=pictures, same=same)
+
+
+@pytest.fixture(scope="module", params=PATHS, ids=lambda path: path.stem)
+def seen(request, tmp_path_factory):
+    return try_out(nbformat.read(request.param, as_version=4), tmp_path_factory.mktemp("elsewhere"))
+
+
+def test_cells_run_twice_from_another_folder_and_after_a_restart_without_an_error(seen):
+    assert not seen.errors, "\n\n".join(seen.errors)
+
+
+def test_no_two_lines_with_a_label_differ_by_colour_alone(seen):
+    assert seen.pictures
+    assert seen.same == []
+
+
+def test_a_cell_that_fails_the_second_time_and_lines_that_look_the_same_are_found(tmp_path):
+    sources = [
+        "from mixer_utils.plotting import BLUE, RED, figure\nleft = [1]",
+        "import pathlib\npathlib.Path('first-half').touch(exist_ok=False)",
+        "left.pop()",
+        "_, ax = figure(alt='Four lines.')\nax.plot([1], color=BLUE, label='a')\nax.plot([2], color=RED, label='b')",
+        "ax.plot([2, 1], color=RED, label='dashed', ls='--')\nax.plot([2, 2], label='named')\nax.text(0, 2, 'named')",
+    ]
+    found = try_out(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources]), tmp_path)
+    assert [error.split(": ")[:2] for error in found.errors] == [
+        ["cell 1, run 1", "FileExistsError"],
+        ["cell 1, run 2", "FileExistsError"],
+        ["cell 2, run 2", "IndexError"],
+    ]
+    assert found.pictures == 2
+    assert found.same == ["cell 3: 'a' and 'b'"]
