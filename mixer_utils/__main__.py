@@ -99,7 +99,7 @@ def run_evaluate(options):
 def run_predict(options):
     import torch
 
-    from mixer_utils.data import normalize
+    from mixer_utils.data import normalize, read_image
 
     model, about = load_run(options.dir)
     images = torch.stack([read_image(path, model.image_shape) for path in options.images])
@@ -170,36 +170,6 @@ def load_run(folder):
     if "recipe" not in model.about:
         raise CheckpointError(f"{folder / 'model.safetensors'} was not written by `train --out`: it names no recipe.")
     return model, model.about
-
-
-def read_image(path, image_shape):
-    """An image file as uint8 (in_channels, H, W), resized. Dark ink on light paper is inverted for one-channel models.
-
-    What is transparent counts as white paper.
-
-    Raises ValueError for a file that is missing or no image.
-    """
-    import numpy as np
-    import torch
-    from PIL import Image
-    from torchvision.transforms.v2.functional import pil_to_tensor, resize
-
-    channels, height, width = image_shape
-    try:
-        with Image.open(path) as image:
-            image.verify()  # checksums: torchvision's own decoder crashes the interpreter where a PNG's are wrong
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits a pixel
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError is Pillow's for a damaged PNG
-        reason = "damaged, or not an image" if path.is_file() else "no such file"
-        raise ValueError(f"{path} cannot be read ({reason}): give the path of an image file.") from error
-    image = resize(pil_to_tensor(image.convert("L" if channels == 1 else "RGB")), [height, width], antialias=True)
-    if channels == 1 and torch.cat([image[0, 0], image[0, -1], image[0, :, 0], image[0, :, -1]]).float().mean() > 127:
-        image = 255 - image  # MNIST's digits are light on dark
-    return image
 
 
 if __name__ == "__main__":

@@ -472,6 +472,34 @@ def read_rgb(path):
         raise DataError(f"{path} cannot be read ({reason}): replace it, or delete it and run again.") from error
 
 
+def read_image(path, image_shape):
+    """An image file as uint8 (in_channels, H, W), resized. Dark ink on light paper is inverted for one-channel models.
+
+    What is transparent counts as white paper.
+
+    Raises ValueError for a file that is missing or no image.
+    """
+    from PIL import Image
+    from torchvision.transforms.v2.functional import pil_to_tensor, resize
+
+    channels, height, width = image_shape
+    try:
+        with Image.open(path) as image:
+            image.verify()  # checksums: torchvision's own decoder crashes the interpreter where a PNG's are wrong
+        with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16 bits a pixel
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError is Pillow's for a damaged PNG
+        reason = "damaged, or not an image" if path.is_file() else "no such file"
+        raise ValueError(f"{path} cannot be read ({reason}): give the path of an image file.") from error
+    image = resize(pil_to_tensor(image.convert("L" if channels == 1 else "RGB")), [height, width], antialias=True)
+    if channels == 1 and torch.cat([image[0, 0], image[0, -1], image[0, :, 0], image[0, :, -1]]).float().mean() > 127:
+        image = 255 - image  # MNIST's digits are light on dark
+    return image
+
+
 def num_workers(count):
     """How many processes read ``count`` images: ``MIXER_WORKERS``, else one a core, 8 at most, none for a few images.
 

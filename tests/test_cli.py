@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from mixer_utils import CONFIGS, RECIPES, evaluate, load_checkpoint, training
-from mixer_utils.__main__ import main, read_image
+from mixer_utils.__main__ import main
+from mixer_utils.data import read_image
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = dataclasses.replace(RECIPES["digits"], epochs=3, batch_size=200, stochastic_depth=0.1)  # 6 steps an epoch
