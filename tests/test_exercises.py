@@ -106,6 +106,13 @@ def test_an_answer_that_raises_is_told_by_its_own_line_and_the_message():
     assert sentence(lambda: 1).endswith("; keep the function's first line as it was")
 
 
+def test_an_answer_that_asks_for_the_gpu_is_told_that_checks_run_on_the_cpu():
+    def answer(x):
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, ...")
+
+    assert sentence(answer).endswith("checks run on the CPU, as their inputs do; leave .to(device) and .cuda() out")
+
+
 def test_any_other_wrong_answer_is_told_by_its_shape_or_its_distance():
     assert sentence(lambda x: x[:1]) == "the shape is (1,), expected (2,)"
     assert sentence(lambda x: 2 * x + 0.5) == "the shape is right, the values are not: they differ by up to 0.5"

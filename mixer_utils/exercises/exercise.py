@@ -116,6 +116,8 @@ def describe_error(error):
     where = f"line {own[-1].lineno} of its cell" + (f", {line}" if line else "")
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         message = "it asked for more memory than a check may use; compare sizes with the input's"
+    elif "CUDA in forked subprocess" in str(error):
+        message = "checks run on the CPU, as their inputs do; leave .to(device) and .cuda() out"
     return f"your code stopped at {where} — {message}"
 
 
