@@ -3,6 +3,7 @@ folder that is not the notebooks'. It runs on digits, and trains on them for a f
 """
 
 import json
+import math
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,7 +94,7 @@ def try_out(notebook, folder):
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", allow_errors=True, extra_arguments=quiet)
     with client.setup_kernel(cwd=str(folder), env=os.environ | variables):
         kernel = Kernel(client)
-        kernel.run(kernel.cells[: len(kernel.cells) // 4], times=1)
+        kernel.run(kernel.cells[: math.ceil(len(kernel.cells) / 4)], times=1)
         kernel.restart()
         kernel.run(kernel.cells, times=2)
         pictures, same = json.loads(kernel.also(AFTER))
@@ -117,7 +118,7 @@ def test_no_two_lines_with_a_label_differ_by_colour_alone(seen):
 def test_a_cell_that_fails_the_second_time_and_lines_that_look_the_same_are_found(tmp_path):
     sources = [
         "from mixer_utils.plotting import BLUE, RED, figure\nleft = [1]",
-        "import pathlib\npathlib.Path('first-half').touch(exist_ok=False)",
+        "import pathlib\npathlib.Path('first-quarter').touch(exist_ok=False)",
         "left.pop()",
         "_, ax = figure(alt='Four lines.')\nax.plot([1], color=BLUE, label='a')\nax.plot([2], color=RED, label='b')",
         "ax.plot([2, 1], color=RED, label='dashed', ls='--')\nax.plot([2, 2], label='named')\nax.text(0, 2, 'named')",

@@ -166,7 +166,7 @@ def latency(control, keys, canvas, name=None):
 
 
 class Server:
-    """A Jupyter server with JupyterLab and Notebook 7, started when ``url`` is first asked for.
+    """A Jupyter server with JupyterLab and Notebook 7, started when ``url`` is asked for and it does not run.
 
     ``folder`` is where its notebooks lie; nothing of the user's settings is read or written.
     """
@@ -177,7 +177,7 @@ class Server:
 
     @property
     def url(self):
-        if self.process is None:
+        if self.process is None or self.process.poll() is not None:  # it ends by itself when nobody asks for long
             self._start()
         return f"http://127.0.0.1:{self.port}"
 
@@ -185,7 +185,7 @@ class Server:
         settings = self.home / "settings"
         for name in ("lab", "notebook"):
             news = settings / name / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-            news.parent.mkdir(parents=True)
+            news.parent.mkdir(parents=True, exist_ok=True)
             news.write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
