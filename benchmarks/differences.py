@@ -16,11 +16,6 @@ from mixer_utils.model import MlpMixer
 
 # No two sizes are equal, so that a size tells which it is.
 SHAPE = peers.Shape("told apart", 4, 200, 100, 800, 3, batch_size=2, image_size=24)
-MODELS = {  # name -> (module to be installed, model of SHAPE, model of SHAPE with the widths it has by default)
-    "this project": ("mixer_utils", lambda: MlpMixer(24, 1, 4, 10, 3, 200, 100, 800), None),
-    "timm": ("timm", lambda: peers.timm(SHAPE), lambda: timm_by_default()),
-    "lucidrains": ("mlp_mixer_pytorch", lambda: peers.lucidrains(SHAPE), lambda: lucidrains_by_default()),
-}
 
 
 def timm_by_default():
@@ -33,6 +28,13 @@ def lucidrains_by_default():
     from mlp_mixer_pytorch import MLPMixer
 
     return MLPMixer(image_size=24, channels=1, patch_size=4, dim=200, depth=3, num_classes=10)
+
+
+MODELS = {  # name -> (module to be installed, model of SHAPE, model of SHAPE with the widths it has by default)
+    "this project": ("mixer_utils", lambda: MlpMixer(24, 1, 4, 10, 3, 200, 100, 800), None),
+    "timm": ("timm", lambda: peers.timm(SHAPE), timm_by_default),
+    "lucidrains": ("mlp_mixer_pytorch", lambda: peers.lucidrains(SHAPE), lucidrains_by_default),
+}
 
 
 def features(name):

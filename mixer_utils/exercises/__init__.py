@@ -133,8 +133,7 @@ def score(number, measured):
     if measured not in choices:
         raise ValueError(f"What was measured for {number} is {measured!r}, which is none of 1 to {choices[-1]}.")
     measured = int(measured)
-    guess = record.read()["predictions"].get(number, {}).get("guess")
-    record.note("predictions", number, measured=measured)
+    guess = record.note("predictions", number, measured=measured).get("guess")
     compared = "" if guess is None else ", as you predicted" if guess == measured else f", not {guess}"
     print(f"Measured: {measured}{compared}.")
 

@@ -4,10 +4,12 @@ The file is ``exercises.json`` in the data folder, or what ``MIXER_EXERCISES`` n
 where the file cannot be written, everything is kept for this session only.
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
 
+from mixer_utils.checkpoints import CheckpointError, write_atomically
 from mixer_utils.data import data_folder
 
 SESSION = {"exercises": {}, "predictions": {}}
@@ -34,18 +36,10 @@ def read():
 
 
 def note(kind, number, **facts):
-    """Keep facts about an exercise or a prediction beside what is known of it; True if they reached the file."""
+    """Keep facts about an exercise or a prediction beside what is known of it; returns all that is now known."""
     everything = read()
-    SESSION[kind][number] = everything[kind].get(number, {}) | facts
-    everything[kind][number] = SESSION[kind][number]
-    path = file()
-    if path is None:
-        return False
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(everything, indent=1, sort_keys=True), encoding="utf-8")
-        os.replace(part, path)
-    except OSError:
-        return False
-    return True
+    known = SESSION[kind][number] = everything[kind][number] = everything[kind].get(number, {}) | facts
+    if path := file():
+        with contextlib.suppress(CheckpointError):  # in a folder that cannot be written, the session still knows it
+            write_atomically(path, json.dumps(everything, indent=1, sort_keys=True).encode())
+    return known
