@@ -34,7 +34,8 @@ Fixtures:
               settings of its own. Notebooks lie in ``server.folder``; its kernels see this checkout's data, and
               download nothing.
 
-``show_view(page, view, folder)`` shows a view without Jupyter, on a page of its own.
+``opened``    a function: ``page, element = opened(view)`` shows a view without Jupyter, on a page of its own
+              (``show_view(page, view, folder)`` does this on a page that is there).
 ``watched_page(browser, **context)`` is what ``page`` is made of, for fixtures that live longer than one test.
 A test that fails leaves ``build/screenshots/failed-TEST.png``.
 
@@ -47,7 +48,7 @@ import os
 import shutil
 
 import pytest
-from helpers import Server, screenshot, watched_page
+from helpers import Server, screenshot, show_view, watched_page
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -90,6 +91,17 @@ def new_page(browser):
 @pytest.fixture
 def page(new_page):
     return new_page()
+
+
+@pytest.fixture
+def opened(new_page, tmp_path):
+    """A function: a view on a page of its own; returns the page and the view's element."""
+
+    def open_(view, **context):
+        page = new_page(**context)
+        return page, show_view(page, view, tmp_path)
+
+    return open_
 
 
 @pytest.fixture(scope="session")

@@ -2,22 +2,11 @@
 
 import pytest
 from check_mixing import check_mixing, expect_shown, tiles
-from helpers import latency, screenshot, show_view
+from helpers import latency, screenshot
 from tiles import choose
 
 from mixer_utils import create_mixer, load_pretrained, widgets
 from mixer_utils.widgets import explore_mixing
-
-
-@pytest.fixture
-def opened(new_page, tmp_path):
-    """A function: the view on a page of its own; returns the page and the view's element."""
-
-    def open_(view, **context):
-        page = new_page(**context)
-        return page, show_view(page, view, tmp_path)
-
-    return open_
 
 
 @pytest.mark.parametrize("ratio", [1, 1.25, 2])

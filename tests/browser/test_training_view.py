@@ -3,23 +3,12 @@
 import pytest
 import torch
 from check_training import check_training, expect_shown, line
-from helpers import FRAMES, latency, screenshot, show_view
+from helpers import FRAMES, latency, screenshot
 
 from mixer_utils import create_mixer
 from mixer_utils.mixing import unit_maps
 from mixer_utils.snapshots import Snapshots
 from mixer_utils.widgets import explore_training
-
-
-@pytest.fixture
-def opened(new_page, tmp_path):
-    """A function: the view on a page of its own; returns the page and the view's element."""
-
-    def open_(view, **context):
-        page = new_page(**context)
-        return page, show_view(page, view, tmp_path)
-
-    return open_
 
 
 @pytest.mark.parametrize("ratio", [1, 1.5])
