@@ -132,11 +132,7 @@ class MlpMixer(nn.Module):
 
     def forward(self, images, intermediates=None):
         """Logits (B, num_classes). A dict given as ``intermediates`` is filled with every stage by name."""
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
-            raise ValueError(
-                f"MlpMixer got images of shape {tuple(images.shape)} but was built for (B, "
-                f"{', '.join(map(str, self.image_shape))}): resize the images or build it with their image_size."
-            )
+        check_images(images, self.image_shape)
         note = {} if intermediates is None else intermediates
         x = note["stem"] = self.stem(images)
         for i, block in enumerate(self.blocks):
@@ -155,6 +151,17 @@ def init_lecun_normal(module):
         std = math.sqrt(1 / fan_in) / 0.87962566103423978
         nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
         nn.init.zeros_(module.bias)
+
+
+def check_images(images, image_shape):
+    """Raise ValueError unless images are (B, *image_shape)."""
+    if torch.jit.is_tracing():  # sizes are tensors then, and a comparison would be written into the trace
+        return
+    if images.ndim != 4 or tuple(images.shape[1:]) != image_shape:
+        raise ValueError(
+            f"MlpMixer got images of shape {tuple(images.shape)} but was built for (B, "
+            f"{', '.join(map(str, image_shape))}): resize the images or build it with their image_size."
+        )
 
 
 def check_config(image_size, patch_size, stochastic_depth, gelu, **sizes):

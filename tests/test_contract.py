@@ -28,9 +28,10 @@ def sources(path):
 
 
 def uses(source):
-    """[("mixer_utils.mixing", "unit_maps")]: what a piece of code imports from the package, and reads off its modules."""
+    """What a piece of code imports, [("mixer_utils.mixing", "unit_maps")]; the names it gives to modules; its tree."""
     tree = ast.parse(source)
-    result, modules = [], {"mixer_utils": "mixer_utils"}
+    result = []
+    modules = {"mixer_utils": "mixer_utils"}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mixer_utils":
             result += [(node.module, alias.name) for alias in node.names]
@@ -60,7 +61,8 @@ def resolve(module, name):
 
 @pytest.mark.parametrize("path", [*NOTEBOOKS, *PAGES], ids=lambda path: path.stem)
 def test_every_import_and_attribute_that_readers_see_resolves(path):
-    imported, modules = [], {}
+    imported = []
+    modules = {}
     for source in sources(path):
         try:
             here, known, tree = uses(source)
@@ -82,8 +84,9 @@ def test_every_import_and_attribute_that_readers_see_resolves(path):
 
 # What pages tell people to import, and DESIGN's contract: of the package itself.
 PUBLIC = """
-    MlpMixer MixerBlock MlpBlock PatchEmbedding CONFIGS create_mixer load_dataset load_image_folder Dataset Split DataError
-    save_checkpoint load_checkpoint CheckpointError load_official_npz save_official_npz load_timm load_pretrained
+    MlpMixer MixerBlock MlpBlock PatchEmbedding CONFIGS create_mixer load_dataset load_image_folder Dataset Split
+    DataError save_checkpoint load_checkpoint CheckpointError load_official_npz save_official_npz load_timm
+    load_pretrained
     at_higher_resolution Snapshots load_recorded_run RECIPES Recipe History train evaluate Report MixerError
 """.split()
 
