@@ -16,8 +16,8 @@ import nbformat
 import pytest
 import torch
 
-from mixer_utils.exercises import catalogue, notebooks
-from mixer_utils.exercises.grading import checks, names
+from mixer_utils.exercises.catalogue import exercises_of, notebooks, predictions_of
+from mixer_utils.exercises.cells import checks, names
 
 given = pytest.importorskip("mixer_utils.exercises.solutions", reason="this copy comes without solutions")
 SOLUTIONS = given.SOLUTIONS
@@ -29,7 +29,7 @@ spec.loader.exec_module(tool)
 
 PATHS = {path.name[:2]: path for path in tool.NOTEBOOKS}
 TEACHING = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
-NUMBERS = [number for notebook in notebooks() for number in catalogue(notebook)[0]]
+NUMBERS = [number for notebook in notebooks() for number in exercises_of(notebook)]
 
 
 def read(notebook):
@@ -49,7 +49,7 @@ def gradients_as_before():
 
 @pytest.mark.parametrize("notebook", notebooks())
 def test_a_notebook_checks_each_of_its_exercises_once_and_in_order_and_each_has_a_stub(notebook):
-    exercises = list(catalogue(notebook)[0])
+    exercises = list(exercises_of(notebook))
     assert [number for source in code(notebook) for number, _ in checks(source)] == exercises
     assert list(tool.stubs(read(notebook))) == exercises
 
@@ -90,7 +90,7 @@ def test_the_notes_for_teachers_list_every_exercise_with_the_difficulty_and_minu
 
 
 def test_the_notes_for_teachers_name_exercises_and_predictions_that_exist():
-    predictions = {number for notebook in notebooks() for number in catalogue(notebook)[1]}
+    predictions = {number for notebook in notebooks() for number in predictions_of(notebook)}
     assert set(re.findall(r"prediction (\d\d\.\d)", TEACHING)) <= predictions
     votes = re.findall(r"^\| \d+–\d+ \|.*\| ([\d., ]+) \|$", TEACHING, re.MULTILINE)
     assert len(votes) >= 8 and {number for vote in votes for number in vote.split(", ")} <= predictions
@@ -101,7 +101,7 @@ def test_solving_a_notebook_changes_its_stubs_and_nothing_else():
     notebook, before = read("02"), read("02")
     tool.solve(notebook, SOLUTIONS)
     changed = [cell.source for cell, old in zip(notebook.cells, before.cells, strict=True) if cell != old]
-    assert changed == [inspect.getsource(SOLUTIONS[number]).rstrip() for number in catalogue("02")[0]]
+    assert changed == [inspect.getsource(SOLUTIONS[number]).rstrip() for number in exercises_of("02")]
 
 
 def first_half(x, norm, mlp):
