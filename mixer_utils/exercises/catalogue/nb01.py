@@ -14,8 +14,14 @@ def rearranged(split, order):
     """
 
     def answer(patches, in_channels, height, width, patch_size):
-        sizes = {"B": len(patches), "h": height // patch_size, "w": width // patch_size, "c": in_channels,
-                 "p": patch_size, "q": patch_size}  # fmt: skip
+        sizes = {
+            "B": len(patches),
+            "h": height // patch_size,
+            "w": width // patch_size,
+            "c": in_channels,
+            "p": patch_size,
+            "q": patch_size,
+        }
         pieces = patches.reshape([sizes[letter] for letter in split])
         return pieces.permute([split.index(letter) for letter in order]).reshape(-1, in_channels, height, width)
 
@@ -56,16 +62,21 @@ EXERCISES = {
         reference=lambda height, width, P: F.unfold(torch.zeros(1, 1, height, width), P, stride=P).shape[2],
         inputs=lambda: [(28, 20, 4), (6, 10, 2), (160, 224, 16)],
         mistakes={
-            "this takes the image to be square: count the rows of patches from height and the columns from width":
-                lambda height, width, P: (height // P) ** 2,
-            "this takes the image to be square: count the columns of patches from width and the rows from height":
-                lambda height, width, P: (width // P) ** 2,
-            "a patch covers P * P pixels, and you divided by P only once: divide both sides":
-                lambda height, width, P: height * width // P,
-            "rows and columns of patches were added: each row holds all the columns, so multiply":
-                lambda height, width, P: height // P + width // P,
-            "this is the number of pixels in one patch: S is the number of patches in the image":
-                lambda height, width, P: P * P,
+            "this takes the image to be square: count the rows of patches from height and the columns from width": (
+                lambda height, width, P: (height // P) ** 2
+            ),
+            "this takes the image to be square: count the columns of patches from width and the rows from height": (
+                lambda height, width, P: (width // P) ** 2
+            ),
+            "a patch covers P * P pixels, and you divided by P only once: divide both sides": (
+                lambda height, width, P: height * width // P
+            ),
+            "rows and columns of patches were added: each row holds all the columns, so multiply": (
+                lambda height, width, P: height // P + width // P
+            ),
+            "this is the number of pixels in one patch: S is the number of patches in the image": (
+                lambda height, width, P: P * P
+            ),
         },
         hints=(
             "section 1 gives S in one formula",
@@ -77,23 +88,28 @@ EXERCISES = {
         inputs=lambda: list(some_patches()),
         mistakes={
             "the permute is missing: each patch was spilled along an image row. Split into six dimensions, permute so "
-            "that the patch row stands beside the row inside it, then reshape": rearranged("Bhwcpq", "Bhwcpq"),
-            "the patches were placed in column order: split S into (height / P, width / P), in this order":
-                rearranged("Bwhcpq", "Bchpwq"),
+            "that the patch row stands beside the row inside it, then reshape": (rearranged("Bhwcpq", "Bhwcpq")),
+            "the patches were placed in column order: split S into (height / P, width / P), in this order": (
+                rearranged("Bwhcpq", "Bchpwq")
+            ),
             "the pixels inside each patch are mirrored at the diagonal: the row inside a patch goes beside the patch "
-            "row, the column beside the patch column": rearranged("Bhwcpq", "Bchqwp"),
-            "the channel was read as the fastest index: here a patch is stored as channel, row, column":
-                rearranged("Bhwpqc", "Bchpwq"),
-            "this is the permute of section 3, which cuts: you go the other way, so find the order that undoes it":
-                rearranged("Bhwcpq", "Bwphcq"),
+            "row, the column beside the patch column": (rearranged("Bhwcpq", "Bchqwp")),
+            "the channel was read as the fastest index: here a patch is stored as channel, row, column": (
+                rearranged("Bhwpqc", "Bchpwq")
+            ),
+            "this is the permute of section 3, which cuts: you go the other way, so find the order that undoes it": (
+                rearranged("Bhwcpq", "Bwphcq")
+            ),
             "the first reshape is that of section 3, which splits an image: split S into (height / P, width / P) and "
-            "the last dimension into (in_channels, P, P)": rearranged("Bchpwq", "Bhwcpq"),
-            "rows and columns of the images are swapped: the last two dimensions are height and width":
-                lambda *inputs: folded(*inputs).transpose(2, 3),
+            "the last dimension into (in_channels, P, P)": (rearranged("Bchpwq", "Bhwcpq")),
+            "rows and columns of the images are swapped: the last two dimensions are height and width": (
+                lambda *inputs: folded(*inputs).transpose(2, 3)
+            ),
             "the channels are missing among the dimensions: there are six, with in_channels before the row and the "
-            "column inside a patch": rearranged("Bhwpq", "Bhpwq"),
-            "F.fold wants the patches in the columns, (B, in_channels * P * P, S): transpose(1, 2) before it":
-                lambda patches, in_channels, height, width, P: F.fold(patches, (height, width), P, stride=P),
+            "column inside a patch": (rearranged("Bhwpq", "Bhpwq")),
+            "F.fold wants the patches in the columns, (B, in_channels * P * P, S): transpose(1, 2) before it": (
+                lambda patches, in_channels, height, width, P: F.fold(patches, (height, width), P, stride=P)
+            ),
         },
         hints=(
             "first give every number its six indices, as in section 3: which six are they here, and in which order?",
@@ -107,26 +123,36 @@ EXERCISES = {
         inputs=lambda: list(some_stems()),
         mistakes={
             "no token changed. Either the pixel was set to the value it had (add to it instead), or the copy shares "
-            "its memory with images (use images.clone())":
-                lambda *inputs: torch.zeros_like(changed_tokens(*inputs)[0, :, 0]),
-            "this has one entry for each channel: collect changes over the last dimension, not over the tokens":
-                lambda *inputs: changed_tokens(*inputs)[0].any(dim=0),
-            "row and column are swapped: images are indexed [image, channel, row, column]":
-                lambda stem, images, row, column: changed_tokens(stem, images, column, row)[0].any(dim=1),
-            "this holds all images of the batch: return image 0 only, as (S,)":
-                lambda *inputs: changed_tokens(*inputs).any(dim=2),
-            "this still holds every channel: a token has changed where any of its C numbers has":
-                lambda *inputs: changed_tokens(*inputs)[0],
-            "True and False are swapped: True is for tokens that change":
-                lambda *inputs: ~changed_tokens(*inputs)[0].any(dim=1),
-            "these are the places of the tokens in the list: return True or False for each of the S tokens":
-                lambda *inputs: changed_tokens(*inputs)[0].any(dim=1).nonzero().flatten(),
-            "this looks at channel 0 of the tokens alone: a token has changed where any of its C numbers has":
-                lambda *inputs: changed_tokens(*inputs)[0, :, 0],
-            "this asks that all C numbers of a token change: one that changes is enough, so any and not all":
-                lambda *inputs: changed_tokens(*inputs)[0].all(dim=1),
-            "the stem wants a batch, and images[0] has lost that dimension: use images[:1]":
-                lambda stem, images, row, column: stem(images[0]),
+            "its memory with images (use images.clone())": (
+                lambda *inputs: torch.zeros_like(changed_tokens(*inputs)[0, :, 0])
+            ),
+            "this has one entry for each channel: collect changes over the last dimension, not over the tokens": (
+                lambda *inputs: changed_tokens(*inputs)[0].any(dim=0)
+            ),
+            "row and column are swapped: images are indexed [image, channel, row, column]": (
+                lambda stem, images, row, column: changed_tokens(stem, images, column, row)[0].any(dim=1)
+            ),
+            "this holds all images of the batch: return image 0 only, as (S,)": (
+                lambda *inputs: changed_tokens(*inputs).any(dim=2)
+            ),
+            "this still holds every channel: a token has changed where any of its C numbers has": (
+                lambda *inputs: changed_tokens(*inputs)[0]
+            ),
+            "True and False are swapped: True is for tokens that change": (
+                lambda *inputs: ~changed_tokens(*inputs)[0].any(dim=1)
+            ),
+            "these are the places of the tokens in the list: return True or False for each of the S tokens": (
+                lambda *inputs: changed_tokens(*inputs)[0].any(dim=1).nonzero().flatten()
+            ),
+            "this looks at channel 0 of the tokens alone: a token has changed where any of its C numbers has": (
+                lambda *inputs: changed_tokens(*inputs)[0, :, 0]
+            ),
+            "this asks that all C numbers of a token change: one that changes is enough, so any and not all": (
+                lambda *inputs: changed_tokens(*inputs)[0].all(dim=1)
+            ),
+            "the stem wants a batch, and images[0] has lost that dimension: use images[:1]": (
+                lambda stem, images, row, column: stem(images[0])
+            ),
         },
         hints=(
             "what would you compare if you had two photographs that differ in one pixel?",
@@ -135,6 +161,6 @@ EXERCISES = {
             "(after - before).abs() > 1e-6 is True where a number has changed; .any(dim=1) asks over the channels",
         ),
     ),
-}  # fmt: skip
+}
 
 PREDICTIONS = {"01.1": 3, "01.2": 3, "01.3": 3, "01.4": 4, "01.5": 3}

@@ -81,17 +81,23 @@ EXERCISES = {
         reference=lambda S: torch.eye(S).roll(1, dims=0).tril(),
         inputs=lambda: [(5,), (3,), (8,)],
         mistakes={
-            "this moves tokens back by one: rows are outputs and columns inputs, so the ones belong below the diagonal":
-                lambda S: torch.eye(S).roll(-1, dims=0).triu(),
-            "the last token comes back in at position 0: that row should be all zeros":
-                lambda S: torch.eye(S).roll(1, dims=0),
+            "this moves tokens back by one: "
+            "rows are outputs and columns inputs, so the ones belong below the diagonal": (
+                lambda S: torch.eye(S).roll(-1, dims=0).triu()
+            ),
+            "the last token comes back in at position 0: that row should be all zeros": (
+                lambda S: torch.eye(S).roll(1, dims=0)
+            ),
             "this is the identity, every token stays: move the ones one row down": lambda S: torch.eye(S),
-            "each output adds up all the tokens before it: row s needs a single one, in column s - 1":
-                lambda S: torch.ones(S, S).tril(-1),
-            "position 0 keeps its own token: it has no token before it, so row 0 is all zeros":
-                lambda S: torch.eye(S)[[0, *range(S - 1)]],
-            "one row and one column too many: one step below the diagonal there is room for num_tokens - 1 ones":
-                lambda S: torch.diag(torch.ones(S), -1),
+            "each output adds up all the tokens before it: row s needs a single one, in column s - 1": (
+                lambda S: torch.ones(S, S).tril(-1)
+            ),
+            "position 0 keeps its own token: it has no token before it, so row 0 is all zeros": (
+                lambda S: torch.eye(S)[[0, *range(S - 1)]]
+            ),
+            "one row and one column too many: one step below the diagonal there is room for num_tokens - 1 ones": (
+                lambda S: torch.diag(torch.ones(S), -1)
+            ),
             "the last token has no place to go: let the loop stop one step earlier": one_step_too_far,
         },
         hints=(
@@ -105,29 +111,37 @@ EXERCISES = {
         inputs=lambda: list(some_halves()),
         mistakes={
             "the residual is missing: add x to the result": lambda x, norm, mlp: turned(mlp, norm(x)),
-            "the residual carries the normalised tokens: add x itself, as it came in":
-                lambda x, norm, mlp: norm(x) + turned(mlp, norm(x)),
+            "the residual carries the normalised tokens: add x itself, as it came in": (
+                lambda x, norm, mlp: norm(x) + turned(mlp, norm(x))
+            ),
             "the norm is missing: the MLP works on norm(x)": lambda x, norm, mlp: x + turned(mlp, x),
-            "the norm comes after the residual: the Mixer normalises first, inside the branch (pre-norm)":
-                lambda x, norm, mlp: norm(x + turned(mlp, x)),
-            "the norm comes after the MLP: the Mixer normalises before it (pre-norm)":
-                lambda x, norm, mlp: x + norm(turned(mlp, x)),
-            "reshape was used to turn the tensor: it cuts the numbers anew, so use transpose(1, 2) both times":
-                lambda x, norm, mlp: x + mlp(norm(x).reshape(len(x), x.shape[2], x.shape[1])).reshape(x.shape),
-            "the result was turned back with reshape: use transpose(1, 2)":
-                lambda x, norm, mlp: x + mlp(norm(x).transpose(1, 2)).reshape(x.shape),
-            "the result was not turned back: transpose it to (B, S, C) and add x":
-                lambda x, norm, mlp: mlp(norm(x).transpose(1, 2)),
+            "the norm comes after the residual: the Mixer normalises first, inside the branch (pre-norm)": (
+                lambda x, norm, mlp: norm(x + turned(mlp, x))
+            ),
+            "the norm comes after the MLP: the Mixer normalises before it (pre-norm)": (
+                lambda x, norm, mlp: x + norm(turned(mlp, x))
+            ),
+            "reshape was used to turn the tensor: it cuts the numbers anew, so use transpose(1, 2) both times": (
+                lambda x, norm, mlp: x + mlp(norm(x).reshape(len(x), x.shape[2], x.shape[1])).reshape(x.shape)
+            ),
+            "the result was turned back with reshape: use transpose(1, 2)": (
+                lambda x, norm, mlp: x + mlp(norm(x).transpose(1, 2)).reshape(x.shape)
+            ),
+            "the result was not turned back: transpose it to (B, S, C) and add x": (
+                lambda x, norm, mlp: mlp(norm(x).transpose(1, 2))
+            ),
             "the transpose is missing: the MLP works over the last dimension, which must be S, so give it "
             "norm(x).transpose(1, 2)": lambda x, norm, mlp: x + mlp(norm(x)),
             "the second transpose is missing: x is (B, S, C) and what the MLP returns is (B, C, S), so turn it back "
             "before x is added": lambda x, norm, mlp: x + mlp(norm(x).transpose(1, 2)),
-            "what the MLP returns is (B, C, S): turn it back with a second transpose, then add x":
-                lambda x, norm, mlp: mlp(norm(x).transpose(1, 2)) + x,
+            "what the MLP returns is (B, C, S): turn it back with a second transpose, then add x": (
+                lambda x, norm, mlp: mlp(norm(x).transpose(1, 2)) + x
+            ),
             "the norm was given the turned tensor and so ran over the tokens: it works over C, so give it x and "
             "transpose after it": lambda x, norm, mlp: x + mlp(norm(x.transpose(1, 2))).transpose(1, 2),
-            "normalised over tokens: mean and variance are those of the C numbers of each token, so use norm(x)":
-                lambda x, norm, mlp: x + mlp(F.layer_norm(x.transpose(1, 2), x.shape[1:2])).transpose(1, 2),
+            "normalised over tokens: mean and variance are those of the C numbers of each token, so use norm(x)": (
+                lambda x, norm, mlp: x + mlp(F.layer_norm(x.transpose(1, 2), x.shape[1:2])).transpose(1, 2)
+            ),
         },
         hints=(
             "which dimension are the tokens, and over which does an MlpBlock work?",
@@ -139,23 +153,32 @@ EXERCISES = {
         reference=lambda layer, x: listening(layer, x, replaced),
         inputs=lambda: list(some_layers()),
         mistakes={
-            "rows and columns are swapped: entry [i, j] is about output token i and input token j":
-                lambda layer, x: listening(layer, x, replaced).T,
+            "rows and columns are swapped: entry [i, j] is about output token i and input token j": (
+                lambda layer, x: listening(layer, x, replaced).T
+            ),
             "no token was seen to change. If you added one number to all channels, a LayerNorm over C takes it away: "
-            "put random numbers in. If you changed x itself, before and after are the same: use x.clone()":
-                lambda layer, x: torch.zeros(x.shape[1], x.shape[1]),
-            "tokens that were changed stay changed when the next one is tried: start each time from a fresh x.clone()":
-                lambda layer, x: listening(layer, x, all_up_to),
-            "True and False are swapped: True is for tokens that change":
-                lambda layer, x: ~listening(layer, x, replaced),
-            "this says whether a token hears anything at all: return (S, S), one column for each input token":
-                lambda layer, x: listening(layer, x, replaced).any(dim=1),
-            "the diagonal is left out: whether a token listens to itself is asked as well":
-                lambda layer, x: listening(layer, x, replaced) & ~torch.eye(x.shape[1], dtype=torch.bool),
-            "this has one matrix for each image: collect the changes over the batch as well":
-                lambda layer, x: changes(layer, x, replaced),
-            "x[j] is image j, all its tokens: token j of every image is x[:, j]":
-                lambda layer, x: listening(layer, x, image_replaced),
+            "put random numbers in. If you changed x itself, before and after are the same: use x.clone()": (
+                lambda layer, x: torch.zeros(x.shape[1], x.shape[1])
+            ),
+            "tokens that were changed stay changed when the next one is tried: "
+            "start each time from a fresh x.clone()": (
+                lambda layer, x: listening(layer, x, all_up_to)
+            ),
+            "True and False are swapped: True is for tokens that change": (
+                lambda layer, x: ~listening(layer, x, replaced)
+            ),
+            "this says whether a token hears anything at all: return (S, S), one column for each input token": (
+                lambda layer, x: listening(layer, x, replaced).any(dim=1)
+            ),
+            "the diagonal is left out: whether a token listens to itself is asked as well": (
+                lambda layer, x: listening(layer, x, replaced) & ~torch.eye(x.shape[1], dtype=torch.bool)
+            ),
+            "this has one matrix for each image: collect the changes over the batch as well": (
+                lambda layer, x: changes(layer, x, replaced)
+            ),
+            "x[j] is image j, all its tokens: token j of every image is x[:, j]": (
+                lambda layer, x: listening(layer, x, image_replaced)
+            ),
         },
         hints=(
             "change one thing at a time: one input token, then look at which output tokens are not what they were",
@@ -165,6 +188,6 @@ EXERCISES = {
             "(layer(other) - layer(x)).abs() > 1e-5 is (B, S, C): ask any over the channels and over the batch",
         ),
     ),
-}  # fmt: skip
+}
 
 PREDICTIONS = {"02.1": 3, "02.2": 3, "02.3": 3, "02.4": 2, "02.5": 3}

@@ -104,20 +104,25 @@ EXERCISES = {
         reference=normalise,
         inputs=lambda: list(nearly_flat_tokens()),
         mistakes={
-            "this still normalises over the tokens: leave x as it is, and give the size of its last dimension":
-                lambda x: F.layer_norm(x.mT, x.shape[1:2], eps=1e-6).mT,
-            "the size is C now but x is still turned: take the .mT away as well":
-                lambda x: F.layer_norm(x.mT, x.shape[2:], eps=1e-6).mT,
-            "x is not turned any more, but the size is still S: give C, the last number of x.shape":
-                lambda x: F.layer_norm(x, x.shape[1:2], eps=1e-6),
-            "the right numbers, but turned to (B, C, S): take the .mT at the end away too":
-                lambda x: F.layer_norm(x, x.shape[2:], eps=1e-6).mT,
-            "this averages over tokens and channels together: give the size of the last dimension alone, x.shape[2:]":
-                lambda x: F.layer_norm(x, x.shape[1:], eps=1e-6),
-            "this averages over the images too: give the size of the last dimension alone, x.shape[2:]":
-                lambda x: F.layer_norm(x, x.shape, eps=1e-6),
-            "eps got lost: without it torch takes 1e-5, a Mixer 1e-6":
-                lambda x: F.layer_norm(x, x.shape[2:]),
+            "this still normalises over the tokens: leave x as it is, and give the size of its last dimension": (
+                lambda x: F.layer_norm(x.mT, x.shape[1:2], eps=1e-6).mT
+            ),
+            "the size is C now but x is still turned: take the .mT away as well": (
+                lambda x: F.layer_norm(x.mT, x.shape[2:], eps=1e-6).mT
+            ),
+            "x is not turned any more, but the size is still S: give C, the last number of x.shape": (
+                lambda x: F.layer_norm(x, x.shape[1:2], eps=1e-6)
+            ),
+            "the right numbers, but turned to (B, C, S): take the .mT at the end away too": (
+                lambda x: F.layer_norm(x, x.shape[2:], eps=1e-6).mT
+            ),
+            "this averages over tokens and channels together: give the size of the last dimension alone, x.shape[2:]": (
+                lambda x: F.layer_norm(x, x.shape[1:], eps=1e-6)
+            ),
+            "this averages over the images too: give the size of the last dimension alone, x.shape[2:]": (
+                lambda x: F.layer_norm(x, x.shape, eps=1e-6)
+            ),
+            "eps got lost: without it torch takes 1e-5, a Mixer 1e-6": lambda x: F.layer_norm(x, x.shape[2:]),
         },
         hints=(
             "F.layer_norm averages over the last dimensions. Which one is last in x, and which in x.mT?",
@@ -129,22 +134,28 @@ EXERCISES = {
         reference=lambda x: F.layer_norm(x, x.shape[-1:], eps=1e-6),
         inputs=lambda: list(nearly_flat_tokens()),
         mistakes={
-            "you averaged over the tokens (dimension 1): use the last dimension, the channels of one token":
-                lambda x: normalise(x, 1),
-            "you averaged over tokens and channels together: each token needs a mean and a variance of its own":
-                lambda x: normalise(x, (1, 2)),
-            "keepdim=True is missing: without it mean and variance have shape (B, S), which does not fit (B, S, C)":
-                lambda x: (x - x.mean(-1)) / (x.var(-1, correction=0) + 1e-6).sqrt(),
-            "you divided by the variance: take its square root first":
-                lambda x: (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-6),
-            "your variance divides by n - 1: LayerNorm divides by n, give var the argument correction=0":
-                lambda x: normalise(x, correction=1),
-            "you added eps to the standard deviation: it belongs to the variance, under the root":
-                lambda x: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, correction=0) + 1e-6),
-            "eps is missing: add it to the variance, under the root":
-                lambda x: normalise(x, eps=0),
-            "the mean is still there: subtract it before you divide":
-                lambda x: x / (x.var(-1, keepdim=True, correction=0) + 1e-6).sqrt(),
+            "you averaged over the tokens (dimension 1): use the last dimension, the channels of one token": (
+                lambda x: normalise(x, 1)
+            ),
+            "you averaged over tokens and channels together: each token needs a mean and a variance of its own": (
+                lambda x: normalise(x, (1, 2))
+            ),
+            "keepdim=True is missing: without it mean and variance have shape (B, S), which does not fit (B, S, C)": (
+                lambda x: (x - x.mean(-1)) / (x.var(-1, correction=0) + 1e-6).sqrt()
+            ),
+            "you divided by the variance: take its square root first": (
+                lambda x: (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-6)
+            ),
+            "your variance divides by n - 1: LayerNorm divides by n, give var the argument correction=0": (
+                lambda x: normalise(x, correction=1)
+            ),
+            "you added eps to the standard deviation: it belongs to the variance, under the root": (
+                lambda x: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, correction=0) + 1e-6)
+            ),
+            "eps is missing: add it to the variance, under the root": lambda x: normalise(x, eps=0),
+            "the mean is still there: subtract it before you divide": (
+                lambda x: x / (x.var(-1, keepdim=True, correction=0) + 1e-6).sqrt()
+            ),
         },
         hints=(
             "Each token has a mean and a variance of its own. Over which dimension do its numbers lie?",
@@ -157,22 +168,24 @@ EXERCISES = {
         reference=counted_share,
         inputs=lambda: [(49, 96, 48, 384), (16, 100, 30, 70), (196, 64, 512, 40)],
         mistakes={
-            "that is the share of channel mixing: put the token MLP's cost on top":
-                lambda S, C, D_S, D_C: D_C / (D_S + D_C),
-            "you divided by channel mixing alone: a share divides by the sum of both":
-                lambda S, C, D_S, D_C: D_S / D_C,
-            "you counted weights: a token MLP's weight is used once a channel, a channel MLP's once a token":
-                lambda S, C, D_S, D_C: S * D_S / (S * D_S + C * D_C),
-            "the multipliers are swapped: the token MLP runs once a channel, the channel MLP once a token":
-                lambda S, C, D_S, D_C: S * S * D_S / (S * S * D_S + C * C * D_C),
-            "the expansion widths are swapped: D_S is the token MLP's hidden width, D_C the channel MLP's":
-                lambda S, C, D_S, D_C: D_C * S / (D_C * S + D_S * C),
-            "token mixing counts one of its two Linear layers: both MLPs have two":
-                lambda S, C, D_S, D_C: D_S / (D_S + 2 * D_C),
-            "that is in per cent: a share lies between 0 and 1":
-                lambda S, C, D_S, D_C: 100 * D_S / (D_S + D_C),
-            "that is the cost of token mixing: divide it by the cost of both":
-                lambda S, C, D_S, D_C: 2 * S * D_S * C,
+            "that is the share of channel mixing: put the token MLP's cost on top": (
+                lambda S, C, D_S, D_C: D_C / (D_S + D_C)
+            ),
+            "you divided by channel mixing alone: a share divides by the sum of both": lambda S, C, D_S, D_C: D_S / D_C,
+            "you counted weights: a token MLP's weight is used once a channel, a channel MLP's once a token": (
+                lambda S, C, D_S, D_C: S * D_S / (S * D_S + C * D_C)
+            ),
+            "the multipliers are swapped: the token MLP runs once a channel, the channel MLP once a token": (
+                lambda S, C, D_S, D_C: S * S * D_S / (S * S * D_S + C * C * D_C)
+            ),
+            "the expansion widths are swapped: D_S is the token MLP's hidden width, D_C the channel MLP's": (
+                lambda S, C, D_S, D_C: D_C * S / (D_C * S + D_S * C)
+            ),
+            "token mixing counts one of its two Linear layers: both MLPs have two": (
+                lambda S, C, D_S, D_C: D_S / (D_S + 2 * D_C)
+            ),
+            "that is in per cent: a share lies between 0 and 1": lambda S, C, D_S, D_C: 100 * D_S / (D_S + D_C),
+            "that is the cost of token mixing: divide it by the cost of both": lambda S, C, D_S, D_C: 2 * S * D_S * C,
         },
         hints=(
             "A weight costs one multiply-add each time it is used. How often is one of the token MLP's used?",
@@ -184,24 +197,30 @@ EXERCISES = {
         reference=inside_tokens,
         inputs=lambda: list(layers()),
         mistakes={
-            "the leak includes token 0 itself, which must change: look at the other tokens, [:, 1:]":
-                lambda layer, x: [leak(layer, x, others=slice(None)), mismatch(layer, x)],
-            "the two numbers are in the wrong order: leak first, mismatch second":
-                lambda layer, x: inside_tokens(layer, x)[::-1],
-            "you averaged the differences: take the largest, a single token that leaks is enough":
-                lambda layer, x: [leak(layer, x, size=averaged), mismatch(layer, x, size=averaged)],
-            "you took the largest difference with its sign: a large negative one counts as well, so take .abs() first":
-                lambda layer, x: [leak(layer, x, size=torch.max), mismatch(layer, x, size=torch.max)],
-            "you flipped the channels (dimension 2): the tokens are dimension 1":
-                lambda layer, x: [leak(layer, x), mismatch(layer, x, dim=2)],
-            "you compared layer(x.flip(1)) with layer(x): flip that one too, tokens may change places together":
-                lambda layer, x: [leak(layer, x), largest(layer(x.flip(1)) - layer(x)).item()],
-            "you disturbed the first image (x[0]) instead of the first token of each image (x[:, 0])":
-                first_image_disturbed,
-            "the leak is 0 because x itself was changed, for both runs: work on x.clone()":
-                changed_for_both_runs,
-            "x was changed for good, so the mismatch is that of another x: disturb a copy, x.clone()":
-                changed_for_good,
+            "the leak includes token 0 itself, which must change: look at the other tokens, [:, 1:]": (
+                lambda layer, x: [leak(layer, x, others=slice(None)), mismatch(layer, x)]
+            ),
+            "the two numbers are in the wrong order: leak first, mismatch second": (
+                lambda layer, x: inside_tokens(layer, x)[::-1]
+            ),
+            "you averaged the differences: take the largest, a single token that leaks is enough": (
+                lambda layer, x: [leak(layer, x, size=averaged), mismatch(layer, x, size=averaged)]
+            ),
+            "you took the largest difference with its sign: "
+            "a large negative one counts as well, so take .abs() first": (
+                lambda layer, x: [leak(layer, x, size=torch.max), mismatch(layer, x, size=torch.max)]
+            ),
+            "you flipped the channels (dimension 2): the tokens are dimension 1": (
+                lambda layer, x: [leak(layer, x), mismatch(layer, x, dim=2)]
+            ),
+            "you compared layer(x.flip(1)) with layer(x): flip that one too, tokens may change places together": (
+                lambda layer, x: [leak(layer, x), largest(layer(x.flip(1)) - layer(x)).item()]
+            ),
+            "you disturbed the first image (x[0]) instead of the first token of each image (x[:, 0])": (
+                first_image_disturbed
+            ),
+            "the leak is 0 because x itself was changed, for both runs: work on x.clone()": changed_for_both_runs,
+            "x was changed for good, so the mismatch is that of another x: disturb a copy, x.clone()": changed_for_good,
         },
         hints=(
             "An experiment compares two runs that differ in one thing. For the leak that is token 0, in every image.",
@@ -209,6 +228,6 @@ EXERCISES = {
             "Differences have signs: .abs().max() is the largest of either. The mismatch flips tokens, dimension 1.",
         ),
     ),
-}  # fmt: skip
+}
 
 PREDICTIONS = {"03.1": 3, "03.2": 3, "03.3": 3, "03.4": 3, "03.5": 3, "03.6": 3}

@@ -135,28 +135,31 @@ EXERCISES = {
         reference=lambda x, norm, head: head(F.adaptive_avg_pool1d(norm(x).mT, 1).flatten(1)),
         inputs=lambda: list(ends()),
         mistakes={
-            "you averaged over the channels (dimension 2), but the head wants all C of them: tokens are dimension 1":
-                lambda x, norm, head: head(norm(x).mean(2)),
-            "you averaged over the images (dimension 0), but each has logits of its own: tokens are dimension 1":
-                lambda x, norm, head: head(norm(x).mean(0)),
-            "the norm came after the mean: normalise each token first":
-                lambda x, norm, head: head(norm(x.mean(1))),
-            "the norm is missing: the mean is taken of norm(x)":
-                lambda x, norm, head: head(x.mean(1)),
-            "you added the tokens up: take their mean":
-                lambda x, norm, head: head(norm(x).sum(1)),
-            "you took the first token: a Mixer has no class token, so take the mean over all":
-                lambda x, norm, head: head(norm(x)[:, 0]),
-            "you took the largest over the tokens: take the mean":
-                lambda x, norm, head: head(norm(x).amax(1)),
-            "the mean over the tokens is missing: there are logits for every token":
-                lambda x, norm, head: head(norm(x)),
-            "the mean kept the token dimension, with size 1: leave keepdim=True out":
-                lambda x, norm, head: head(norm(x).mean(1, keepdim=True)),
-            "the head is missing: these are C numbers an image, the logits are one for each class":
-                lambda x, norm, head: norm(x).mean(1),
-            "these are probabilities: return the logits, cross-entropy takes the softmax itself":
-                lambda x, norm, head: head(norm(x).mean(1)).softmax(1),
+            "you averaged over the channels (dimension 2), but the head wants all C of them: tokens are dimension 1": (
+                lambda x, norm, head: head(norm(x).mean(2))
+            ),
+            "you averaged over the images (dimension 0), but each has logits of its own: tokens are dimension 1": (
+                lambda x, norm, head: head(norm(x).mean(0))
+            ),
+            "the norm came after the mean: normalise each token first": lambda x, norm, head: head(norm(x.mean(1))),
+            "the norm is missing: the mean is taken of norm(x)": lambda x, norm, head: head(x.mean(1)),
+            "you added the tokens up: take their mean": lambda x, norm, head: head(norm(x).sum(1)),
+            "you took the first token: a Mixer has no class token, so take the mean over all": (
+                lambda x, norm, head: head(norm(x)[:, 0])
+            ),
+            "you took the largest over the tokens: take the mean": lambda x, norm, head: head(norm(x).amax(1)),
+            "the mean over the tokens is missing: there are logits for every token": (
+                lambda x, norm, head: head(norm(x))
+            ),
+            "the mean kept the token dimension, with size 1: leave keepdim=True out": (
+                lambda x, norm, head: head(norm(x).mean(1, keepdim=True))
+            ),
+            "the head is missing: these are C numbers an image, the logits are one for each class": (
+                lambda x, norm, head: norm(x).mean(1)
+            ),
+            "these are probabilities: return the logits, cross-entropy takes the softmax itself": (
+                lambda x, norm, head: head(norm(x).mean(1)).softmax(1)
+            ),
         },
         hints=(
             "Three steps in a row; section 5 has them all in its second code cell.",
@@ -168,22 +171,30 @@ EXERCISES = {
         reference=counted_parameters,
         inputs=lambda: [(49, 96, 48, 384), (16, 100, 30, 70), (6, 4, 3, 9)],
         mistakes={
-            "2 C are missing: a block has two norms, and each has a gain and a bias for every channel":
-                lambda S, C, D_S, D_C: block_parameters(S, C, D_S, D_C) - 2 * C,
-            "both norms are missing: a LayerNorm has a gain and a bias for each channel":
-                lambda S, C, D_S, D_C: block_parameters(S, C, D_S, D_C) - 4 * C,
-            "the biases of the Linear layers are missing: D_S and S in the token MLP, D_C and C in the channel MLP":
-                lambda S, C, D_S, D_C: 4 * C + 2 * S * D_S + 2 * C * D_C,
-            "the token half's norm is over S: it is over C, like the other":
-                lambda S, C, D_S, D_C: block_parameters(S, C, D_S, D_C) - 2 * C + 2 * S,
-            "the expansion widths are swapped: D_S belongs to the MLP over S tokens, D_C to the one over C channels":
-                lambda S, C, D_S, D_C: block_parameters(S, C, D_C, D_S),
-            "you counted one Linear layer in each MLP: there are two, into the hidden width and back":
-                lambda S, C, D_S, D_C: 4 * C + (S * D_S + D_S) + (C * D_C + D_C),
-            "the second Linear of each MLP has the bias of the first: a Linear back to S or C has that many biases":
-                lambda S, C, D_S, D_C: 4 * C + 2 * (S * D_S + D_S) + 2 * (C * D_C + D_C),
-            "you multiplied by tokens or channels: weights are shared, count each once":
-                lambda S, C, D_S, D_C: 4 * C + C * (2 * S * D_S + D_S + S) + S * (2 * C * D_C + D_C + C),
+            "2 C are missing: a block has two norms, and each has a gain and a bias for every channel": (
+                lambda S, C, D_S, D_C: block_parameters(S, C, D_S, D_C) - 2 * C
+            ),
+            "both norms are missing: a LayerNorm has a gain and a bias for each channel": (
+                lambda S, C, D_S, D_C: block_parameters(S, C, D_S, D_C) - 4 * C
+            ),
+            "the biases of the Linear layers are missing: D_S and S in the token MLP, D_C and C in the channel MLP": (
+                lambda S, C, D_S, D_C: 4 * C + 2 * S * D_S + 2 * C * D_C
+            ),
+            "the token half's norm is over S: it is over C, like the other": (
+                lambda S, C, D_S, D_C: block_parameters(S, C, D_S, D_C) - 2 * C + 2 * S
+            ),
+            "the expansion widths are swapped: D_S belongs to the MLP over S tokens, D_C to the one over C channels": (
+                lambda S, C, D_S, D_C: block_parameters(S, C, D_C, D_S)
+            ),
+            "you counted one Linear layer in each MLP: there are two, into the hidden width and back": (
+                lambda S, C, D_S, D_C: 4 * C + (S * D_S + D_S) + (C * D_C + D_C)
+            ),
+            "the second Linear of each MLP has the bias of the first: a Linear back to S or C has that many biases": (
+                lambda S, C, D_S, D_C: 4 * C + 2 * (S * D_S + D_S) + 2 * (C * D_C + D_C)
+            ),
+            "you multiplied by tokens or channels: weights are shared, count each once": (
+                lambda S, C, D_S, D_C: 4 * C + C * (2 * S * D_S + D_S + S) + S * (2 * C * D_C + D_C + C)
+            ),
         },
         hints=(
             "Go through MixerBlock of section 3 line by line: two norms, two MLPs of two Linear layers.",
@@ -195,38 +206,43 @@ EXERCISES = {
         reference=block_of_the_package,
         inputs=lambda: list(block_parts()),
         mistakes={
-            "the residuals are missing: add each branch to x":
-                without_residuals,
-            "the second residual is missing: add the channel-mixing branch to x as well":
-                second_residual_forgotten,
-            "channel mixing reads the old x: give it the x that token mixing has already changed":
-                side_by_side,
-            "the second sum starts from the first x: token mixing's result is lost from the straight path":
-                second_sum_from_the_start,
-            "the residual is taken after the norm: add the branch to x as it came in, and normalise inside the branch":
-                residual_after_the_norm,
-            "you normalised after the sums: a Mixer is pre-norm, the norm comes before each MLP":
-                norms_after_the_sum,
-            "channel mixing came first: a Mixer block mixes tokens first":
-                channels_first,
-            "one norm is shared by both MLPs: the channel half has its own, norm_1":
-                lambda x, norm_0, tokens, norm_1, channels: block_forward(x, norm_0, tokens, norm_0, channels),
-            "one norm is shared by both MLPs: the token half has its own, norm_0":
-                lambda x, norm_0, tokens, norm_1, channels: block_forward(x, norm_1, tokens, norm_1, channels),
-            "the norms are swapped: norm_0 goes before token mixing, norm_1 before channel mixing":
-                lambda x, norm_0, tokens, norm_1, channels: block_forward(x, norm_1, tokens, norm_0, channels),
-            "the norms are missing: normalise inside each branch, before its MLP":
-                without_norms,
-            "the transpose is missing: the token MLP works on the last dimension, which must be the tokens":
-                lambda x, norm_0, tokens, norm_1, channels: x + tokens(norm_0(x)),
-            "token mixing's result was not turned back: transpose it to (B, S, C) before you add it":
-                lambda x, norm_0, tokens, norm_1, channels: x + tokens(norm_0(x).mT),
-            "you transposed before the norm: it works on channels, so turn what it returns":
-                lambda x, norm_0, tokens, norm_1, channels: x + tokens(norm_0(x.mT)).mT,
-            "you transposed for the channel MLP as well: its channels are last already":
-                lambda x, norm_0, tokens, norm_1, channels: x + channels(norm_1(x).mT).mT,
-            "reshape was used to turn the tensor: it cuts the numbers anew, so use transpose(1, 2) both times":
-                turned_by_reshape,
+            "the residuals are missing: add each branch to x": without_residuals,
+            "the second residual is missing: add the channel-mixing branch to x as well": second_residual_forgotten,
+            "channel mixing reads the old x: give it the x that token mixing has already changed": side_by_side,
+            "the second sum starts from the first x: token mixing's result is lost from the straight path": (
+                second_sum_from_the_start
+            ),
+            "the residual is taken after the norm: "
+            "add the branch to x as it came in, and normalise inside the branch": (
+                residual_after_the_norm
+            ),
+            "you normalised after the sums: a Mixer is pre-norm, the norm comes before each MLP": norms_after_the_sum,
+            "channel mixing came first: a Mixer block mixes tokens first": channels_first,
+            "one norm is shared by both MLPs: the channel half has its own, norm_1": (
+                lambda x, norm_0, tokens, norm_1, channels: block_forward(x, norm_0, tokens, norm_0, channels)
+            ),
+            "one norm is shared by both MLPs: the token half has its own, norm_0": (
+                lambda x, norm_0, tokens, norm_1, channels: block_forward(x, norm_1, tokens, norm_1, channels)
+            ),
+            "the norms are swapped: norm_0 goes before token mixing, norm_1 before channel mixing": (
+                lambda x, norm_0, tokens, norm_1, channels: block_forward(x, norm_1, tokens, norm_0, channels)
+            ),
+            "the norms are missing: normalise inside each branch, before its MLP": without_norms,
+            "the transpose is missing: the token MLP works on the last dimension, which must be the tokens": (
+                lambda x, norm_0, tokens, norm_1, channels: x + tokens(norm_0(x))
+            ),
+            "token mixing's result was not turned back: transpose it to (B, S, C) before you add it": (
+                lambda x, norm_0, tokens, norm_1, channels: x + tokens(norm_0(x).mT)
+            ),
+            "you transposed before the norm: it works on channels, so turn what it returns": (
+                lambda x, norm_0, tokens, norm_1, channels: x + tokens(norm_0(x.mT)).mT
+            ),
+            "you transposed for the channel MLP as well: its channels are last already": (
+                lambda x, norm_0, tokens, norm_1, channels: x + channels(norm_1(x).mT).mT
+            ),
+            "reshape was used to turn the tensor: it cuts the numbers anew, so use transpose(1, 2) both times": (
+                turned_by_reshape
+            ),
         },
         hints=(
             "Two lines, one for each half. Both have the form x = x + mlp(norm(x)); one of them needs a transpose.",
@@ -238,28 +254,37 @@ EXERCISES = {
         reference=reach,
         inputs=networks,
         mistakes={
-            "no token was seen to change: alter images.clone(), and give each run a dictionary of its own to fill":
-                lambda model, images: [0.0 for _ in changed(model, images)],
-            "you counted tokens: divide by their number, a share lies between 0 and 1":
-                lambda model, images: [numbers[0].any(1).sum().item() for numbers in changed(model, images)],
-            "you counted tokens in all images together: divide by B·S, a share lies between 0 and 1":
-                lambda model, images: [numbers.any(2).sum().item() for numbers in changed(model, images)],
-            "that is the share of tokens that stay the same: ask for a difference above 1e-6":
-                lambda model, images: [1 - share for share in reach(model, images)],
-            "only the first image was altered: add 1 to the pixel in every image, images[:, :, 0, 0]":
-                lambda model, images: reach(model, images, (0, 0, 0, 0)),
-            "you altered a whole row of pixels: the top left pixel is images[:, :, 0, 0]":
-                lambda model, images: reach(model, images, (slice(None), slice(None), 0)),
-            "that is the share of numbers: a token counts in full as soon as one of its channels changes":
-                lambda model, images: [numbers.float().mean().item() for numbers in changed(model, images)],
-            "you asked that all channels change: one is enough":
-                lambda model, images: [numbers.all(2).float().mean().item() for numbers in changed(model, images)],
-            "the stem is missing: its share comes first in the list":
-                lambda model, images: reach(model, images)[1:],
-            'this goes on after the blocks, where tokens are averaged: keep "stem" and the names that hold "block_"':
-                lambda model, images: [found.any(-1).float().mean() for found in differences(model, images).values()],
-            'a stage after the blocks has no tokens left: keep "stem" and the names that hold "block_"':
-                lambda model, images: [found.any(2).float().mean() for found in differences(model, images).values()],
+            "no token was seen to change: alter images.clone(), and give each run a dictionary of its own to fill": (
+                lambda model, images: [0.0 for _ in changed(model, images)]
+            ),
+            "you counted tokens: divide by their number, a share lies between 0 and 1": (
+                lambda model, images: [numbers[0].any(1).sum().item() for numbers in changed(model, images)]
+            ),
+            "you counted tokens in all images together: divide by B·S, a share lies between 0 and 1": (
+                lambda model, images: [numbers.any(2).sum().item() for numbers in changed(model, images)]
+            ),
+            "that is the share of tokens that stay the same: ask for a difference above 1e-6": (
+                lambda model, images: [1 - share for share in reach(model, images)]
+            ),
+            "only the first image was altered: add 1 to the pixel in every image, images[:, :, 0, 0]": (
+                lambda model, images: reach(model, images, (0, 0, 0, 0))
+            ),
+            "you altered a whole row of pixels: the top left pixel is images[:, :, 0, 0]": (
+                lambda model, images: reach(model, images, (slice(None), slice(None), 0))
+            ),
+            "that is the share of numbers: a token counts in full as soon as one of its channels changes": (
+                lambda model, images: [numbers.float().mean().item() for numbers in changed(model, images)]
+            ),
+            "you asked that all channels change: one is enough": (
+                lambda model, images: [numbers.all(2).float().mean().item() for numbers in changed(model, images)]
+            ),
+            "the stem is missing: its share comes first in the list": lambda model, images: reach(model, images)[1:],
+            'this goes on after the blocks, where tokens are averaged: keep "stem" and the names that hold "block_"': (
+                lambda model, images: [found.any(-1).float().mean() for found in differences(model, images).values()]
+            ),
+            'a stage after the blocks has no tokens left: keep "stem" and the names that hold "block_"': (
+                lambda model, images: [found.any(2).float().mean() for found in differences(model, images).values()]
+            ),
         },
         hints=(
             "Compare two runs that differ in one pixel. The argument intermediates takes a dictionary to fill.",
@@ -268,6 +293,6 @@ EXERCISES = {
             "The share is the mean of these True and False, as .float(), for the stem and each block in turn.",
         ),
     ),
-}  # fmt: skip
+}
 
 PREDICTIONS = {"04.1": 3, "04.2": 3, "04.3": 3, "04.4": 3, "04.5": 3, "04.6": 3, "04.7": 3}

@@ -81,20 +81,23 @@ EXERCISES = {
         reference=accuracy,
         inputs=batches,
         mistakes={
-            "this counts the right ones: divide by the number of images, or take the mean":
-                lambda z, y: (z.argmax(1) == y).sum(),
-            "this says of each image whether it is right: take the mean over the images":
-                lambda z, y: z.argmax(1) == y,
-            "True and False have no mean in PyTorch: make them numbers first, with .float()":
-                lambda z, y: (z.argmax(1) == y).mean(),
+            "this counts the right ones: divide by the number of images, or take the mean": (
+                lambda z, y: (z.argmax(1) == y).sum()
+            ),
+            "this says of each image whether it is right: take the mean over the images": lambda z, y: z.argmax(1) == y,
+            "True and False have no mean in PyTorch: make them numbers first, with .float()": (
+                lambda z, y: (z.argmax(1) == y).mean()
+            ),
             "this is in percent: an accuracy here runs from 0 to 1": lambda z, y: 100 * accuracy(z, y),
             "this is the share of wrong ones: compare with == rather than !=": lambda z, y: 1 - accuracy(z, y),
             "this is the mean probability of the right class: an image counts as right when its class has the highest "
             "logit": lambda z, y: probability_of_label(z, y).mean(),
-            "the highest logit was sought over the images: seek it over the classes, dim=1":
-                lambda z, y: (z.argmax(0) == y).float().mean(),
-            "argmax without dim gives one number for the whole batch: each image has its own, dim=1":
-                lambda z, y: (z.argmax() == y).float().mean(),
+            "the highest logit was sought over the images: seek it over the classes, dim=1": (
+                lambda z, y: (z.argmax(0) == y).float().mean()
+            ),
+            "argmax without dim gives one number for the whole batch: each image has its own, dim=1": (
+                lambda z, y: (z.argmax() == y).float().mean()
+            ),
         },
         hints=(
             "which class does the model answer for an image? The one with the highest logit",
@@ -109,21 +112,26 @@ EXERCISES = {
             "this is the sum over the images: take the mean": lambda z, y: F.cross_entropy(z, y, reduction="sum"),
             "this is the loss of each image: take the mean": lambda z, y: F.cross_entropy(z, y, reduction="none"),
             "softmax was taken twice: work on the logits as they come": lambda z, y: F.cross_entropy(z.softmax(1), y),
-            "the softmax runs over the images: it must run over the classes, dim=1":
-                lambda z, y: -probability_of_label(z, y, dim=0).log().mean(),
+            "the softmax runs over the images: it must run over the classes, dim=1": (
+                lambda z, y: -probability_of_label(z, y, dim=0).log().mean()
+            ),
             "the sign is missing: a loss is the negative logarithm": lambda z, y: -F.cross_entropy(z, y),
-            "this is one minus the probability: take minus its logarithm":
-                lambda z, y: 1 - probability_of_label(z, y).mean(),
-            "the mean was taken before the logarithm: take the logarithm of each image's probability":
-                lambda z, y: -probability_of_label(z, y).mean().log(),
-            "this logarithm has the base 2: torch.log has the base e":
-                lambda z, y: F.cross_entropy(z, y) / math.log(2),
-            "the softmax is missing: subtract logits.logsumexp(dim=1) from the logit of the label":
-                lambda z, y: -z[torch.arange(len(y)), y].mean(),
-            "[:, labels] takes every image's label from every image: index with [torch.arange(len(labels)), labels]":
-                lambda z, y: -z.log_softmax(1)[:, y].mean(),
-            "logsumexp gives (B,) here, which does not go with (B, classes): keep the dimension with keepdim=True":
-                lambda z, y: z - z.logsumexp(dim=1),
+            "this is one minus the probability: take minus its logarithm": (
+                lambda z, y: 1 - probability_of_label(z, y).mean()
+            ),
+            "the mean was taken before the logarithm: take the logarithm of each image's probability": (
+                lambda z, y: -probability_of_label(z, y).mean().log()
+            ),
+            "this logarithm has the base 2: torch.log has the base e": lambda z, y: F.cross_entropy(z, y) / math.log(2),
+            "the softmax is missing: subtract logits.logsumexp(dim=1) from the logit of the label": (
+                lambda z, y: -z[torch.arange(len(y)), y].mean()
+            ),
+            "[:, labels] takes every image's label from every image: index with [torch.arange(len(labels)), labels]": (
+                lambda z, y: -z.log_softmax(1)[:, y].mean()
+            ),
+            "logsumexp gives (B,) here, which does not go with (B, classes): keep the dimension with keepdim=True": (
+                lambda z, y: z - z.logsumexp(dim=1)
+            ),
         },
         hints=(
             "the loss of one image is minus the logarithm of the probability of its label",
@@ -134,32 +142,51 @@ EXERCISES = {
     ),
     "05.3": Exercise(
         reference=cosine,
-        inputs=lambda: [(3, 100, 0.01, 10), (10, 100, 0.01, 10), (70, 100, 0.01, 10), (99, 100, 0.01, 10),
-                        (19, 60, 0.3, 20), (40, 60, 0.3, 20)],
+        inputs=lambda: [
+            (3, 100, 0.01, 10),
+            (10, 100, 0.01, 10),
+            (70, 100, 0.01, 10),
+            (99, 100, 0.01, 10),
+            (19, 60, 0.3, 20),
+            (40, 60, 0.3, 20),
+        ],
         mistakes={
-            "in the warm-up, step 0 must not have rate 0: use (step + 1) / warmup":
-                lambda step, steps, peak, warmup:
-                    peak * step / warmup if step < warmup else cosine(step, steps, peak, warmup),
-            "the rise from 0 reaches peak in time, but step 0 then changes nothing: use (step + 1) / warmup":
-                lambda step, steps, peak, warmup:
-                    peak * step / (warmup - 1) if step < warmup else cosine(step, steps, peak, warmup),
-            "the cosine was begun at step 0: count from the end of the warm-up, step - warmup":
-                lambda step, steps, peak, warmup: falling(step, warmup, peak, step / steps),
-            "the warm-up is missing: for step < warmup the rate rises":
-                lambda step, steps, peak, warmup: peak * (1 + math.cos(math.pi * step / steps)) / 2,
-            "the first steps are not multiplied by peak": lambda step, steps, peak, warmup:
-                (step + 1) / warmup if step < warmup else cosine(step, steps, peak, warmup),
-            "1 + cos runs from 2 to 0: divide by 2, so that the fall starts at peak": lambda step, steps, peak, warmup:
-                cosine(step, steps, peak, warmup) * (1 if step < warmup else 2),
-            "step - warmup was divided by steps: the fall takes only steps - warmup of them":
-                lambda step, steps, peak, warmup: falling(step, warmup, peak, (step - warmup) / steps),
-            "this reaches zero at the last step: zero belongs at `steps`, one later, so divide by steps - warmup":
-                lambda step, steps, peak, warmup: falling(step, warmup, peak, (step - warmup) / (steps - warmup - 1)),
-            "that is a whole cosine, down and up again: half of one takes an angle from 0 to pi":
-                lambda step, steps, peak, warmup: falling(step, warmup, peak, 2 * (step - warmup) / (steps - warmup)),
-            "this falls in a straight line, as in the recipe: here it is half a cosine":
-                lambda step, steps, peak, warmup:
-                    peak * min((step + 1) / warmup, (steps - step) / (steps - warmup)),
+            "in the warm-up, step 0 must not have rate 0: use (step + 1) / warmup": (
+                lambda step, steps, peak, warmup: (
+                    peak * step / warmup if step < warmup else cosine(step, steps, peak, warmup)
+                )
+            ),
+            "the rise from 0 reaches peak in time, but step 0 then changes nothing: use (step + 1) / warmup": (
+                lambda step, steps, peak, warmup: (
+                    peak * step / (warmup - 1) if step < warmup else cosine(step, steps, peak, warmup)
+                )
+            ),
+            "the cosine was begun at step 0: count from the end of the warm-up, step - warmup": (
+                lambda step, steps, peak, warmup: falling(step, warmup, peak, step / steps)
+            ),
+            "the warm-up is missing: for step < warmup the rate rises": (
+                lambda step, steps, peak, warmup: peak * (1 + math.cos(math.pi * step / steps)) / 2
+            ),
+            "the first steps are not multiplied by peak": (
+                lambda step, steps, peak, warmup: (
+                    (step + 1) / warmup if step < warmup else cosine(step, steps, peak, warmup)
+                )
+            ),
+            "1 + cos runs from 2 to 0: divide by 2, so that the fall starts at peak": (
+                lambda step, steps, peak, warmup: cosine(step, steps, peak, warmup) * (1 if step < warmup else 2)
+            ),
+            "step - warmup was divided by steps: the fall takes only steps - warmup of them": (
+                lambda step, steps, peak, warmup: falling(step, warmup, peak, (step - warmup) / steps)
+            ),
+            "this reaches zero at the last step: zero belongs at `steps`, one later, so divide by steps - warmup": (
+                lambda step, steps, peak, warmup: falling(step, warmup, peak, (step - warmup) / (steps - warmup - 1))
+            ),
+            "that is a whole cosine, down and up again: half of one takes an angle from 0 to pi": (
+                lambda step, steps, peak, warmup: falling(step, warmup, peak, 2 * (step - warmup) / (steps - warmup))
+            ),
+            "this falls in a straight line, as in the recipe: here it is half a cosine": (
+                lambda step, steps, peak, warmup: peak * min((step + 1) / warmup, (steps - step) / (steps - warmup))
+            ),
         },
         hints=(
             "two cases: step < warmup, and the rest",
@@ -173,28 +200,43 @@ EXERCISES = {
         reference=compared,
         inputs=comparisons,
         mistakes={
-            "this was measured on the training images: what counts are images that were not trained on":
-                lambda run, seeds: compared(run, seeds, "train"),
-            "this was measured on the test images: choices are made on validation images, the test set is for the end":
-                lambda run, seeds: compared(run, seeds, "test"),
-            "the best seed of each was taken: that rewards luck, take the mean over all seeds": lambda run, seeds:
-                [max(measured(run, seeds)[0]) - max(measured(run, seeds)[1]), compared(run, seeds)[1]],
-            "this spread is unpaired, though both share the seeds: subtract seed by seed, take the spread of that":
-                unpaired,
-            "this is the spread over the seeds: divide by the root of their number to get the mean's standard error":
-                lambda run, seeds: [compared(run, seeds)[0], compared(run, seeds)[1] * math.sqrt(len(seeds))],
-            "the spread was divided by the number of seeds: divide by its square root":
-                lambda run, seeds: [compared(run, seeds)[0], compared(run, seeds)[1] / math.sqrt(len(seeds))],
-            "this variance divides by n: with few seeds that is too small, divide by n - 1": lambda run, seeds:
-                [compared(run, seeds)[0], compared(run, seeds)[1] * math.sqrt(1 - 1 / len(seeds))],
-            "this is a variance: a standard error is its square root":
-                lambda run, seeds: [compared(run, seeds)[0], compared(run, seeds)[1] ** 2],
-            "the sign is turned: take the accuracy with 64 minus the one with 256":
-                lambda run, seeds: [-compared(run, seeds)[0], compared(run, seeds)[1]],
-            "every run got the same seed, so nothing was repeated: give each seed to one run of either size":
-                lambda run, seeds: compared(run, [seeds[0]] * len(seeds)),
-            "this is the mean alone: return a list, the mean and its standard error":
-                lambda run, seeds: compared(run, seeds)[0],
+            "this was measured on the training images: what counts are images that were not trained on": (
+                lambda run, seeds: compared(run, seeds, "train")
+            ),
+            "this was measured on the test images: "
+            "choices are made on validation images, the test set is for the end": (
+                lambda run, seeds: compared(run, seeds, "test")
+            ),
+            "the best seed of each was taken: that rewards luck, take the mean over all seeds": (
+                lambda run, seeds: [
+                    max(measured(run, seeds)[0]) - max(measured(run, seeds)[1]),
+                    compared(run, seeds)[1],
+                ]
+            ),
+            "this spread is unpaired, though both share the seeds: subtract seed by seed, take the spread of that": (
+                unpaired
+            ),
+            "this is the spread over the seeds: divide by the root of their number to get the mean's standard error": (
+                lambda run, seeds: [compared(run, seeds)[0], compared(run, seeds)[1] * math.sqrt(len(seeds))]
+            ),
+            "the spread was divided by the number of seeds: divide by its square root": (
+                lambda run, seeds: [compared(run, seeds)[0], compared(run, seeds)[1] / math.sqrt(len(seeds))]
+            ),
+            "this variance divides by n: with few seeds that is too small, divide by n - 1": (
+                lambda run, seeds: [compared(run, seeds)[0], compared(run, seeds)[1] * math.sqrt(1 - 1 / len(seeds))]
+            ),
+            "this is a variance: a standard error is its square root": (
+                lambda run, seeds: [compared(run, seeds)[0], compared(run, seeds)[1] ** 2]
+            ),
+            "the sign is turned: take the accuracy with 64 minus the one with 256": (
+                lambda run, seeds: [-compared(run, seeds)[0], compared(run, seeds)[1]]
+            ),
+            "every run got the same seed, so nothing was repeated: give each seed to one run of either size": (
+                lambda run, seeds: compared(run, [seeds[0]] * len(seeds))
+            ),
+            "this is the mean alone: return a list, the mean and its standard error": (
+                lambda run, seeds: compared(run, seeds)[0]
+            ),
             "the arguments are swapped: it is run(batch_size, seed)": lambda run, seeds: run(seeds[0], 64),
         },
         hints=(
@@ -205,6 +247,6 @@ EXERCISES = {
         ),
         tolerance=1e-6,
     ),
-}  # fmt: skip
+}
 
 PREDICTIONS = {"05.1": 3, "05.2": 2, "05.3": 3, "05.4": 3}

@@ -166,9 +166,7 @@ EXERCISES = {
             "those are the shares of all answers to class k: the recall is one of them, entry k": (
                 lambda matrix, k: matrix[k] / matrix[k].sum()
             ),
-            "that is the recall of every class: take entry k": (
-                lambda matrix, k: matrix.diagonal() / matrix.sum(axis=1)
-            ),
+            "that is the recall of every class: take entry k": lambda matrix, k: matrix.diagonal() / matrix.sum(axis=1),
         },
         hints=(
             "of the images that are of class k, how many were called k?",
@@ -250,36 +248,44 @@ EXERCISES = {
             two_models((0.74, 0.77), (500, 650, 900), seed=1),
         ],
         mistakes={
-            "these are metrics on training data: memory counts there as well as skill, so compare on the test images":
-                on_split("train"),
-            "you compared on the validation images: they chose these models, and flatter them; use the test images":
-                on_split("validation"),
+            "these are metrics on training data: memory counts there as well as skill, so compare on the test images": (
+                on_split("train")
+            ),
+            "you compared on the validation images: they chose these models, and flatter them; use the test images": (
+                on_split("validation")
+            ),
             "the standard error is that of two separate test sets: both models see the same images, so take the "
-            "difference of right and wrong image by image, and the standard error of its mean":
-                unpaired,
+            "difference of right and wrong image by image, and the standard error of its mean": unpaired,
             "you counted images: divide both numbers by the number of test images": counted,
-            "the root is missing: the second number is the variance of the mean, its root is the standard error":
-                lambda a, b, splits: [compare(a, b, splits)[0], compare(a, b, splits)[1] ** 2],
-            "that is the spread of single images: for the error of their mean divide it by the root of N":
-                lambda a, b, splits: [one_by_one(a, b, splits).mean(), one_by_one(a, b, splits).std()],
-            "the spread was divided by N: divide it by the root of N":
+            "the root is missing: the second number is the variance of the mean, its root is the standard error": (
+                lambda a, b, splits: [compare(a, b, splits)[0], compare(a, b, splits)[1] ** 2]
+            ),
+            "that is the spread of single images: for the error of their mean divide it by the root of N": (
+                lambda a, b, splits: [one_by_one(a, b, splits).mean(), one_by_one(a, b, splits).std()]
+            ),
+            "the spread was divided by N: divide it by the root of N": (
                 lambda a, b, splits: [
                     one_by_one(a, b, splits).mean(),
                     one_by_one(a, b, splits).std() / len(one_by_one(a, b, splits)),
-                ],
-            "the sign is turned: the difference is A minus B":
-                lambda a, b, splits: [-compare(a, b, splits)[0], compare(a, b, splits)[1]],
+                ]
+            ),
+            "the sign is turned: the difference is A minus B": (
+                lambda a, b, splits: [-compare(a, b, splits)[0], compare(a, b, splits)[1]]
+            ),
             "you counted images on which the answers differ, also where both are wrong: what differs has to be right "
-            "against wrong":
-                by_different_answers,
-            "the standard error is missing: return a list of two numbers":
-                lambda a, b, splits: compare(a, b, splits)[0],
-            "True and False cannot be subtracted: turn them into numbers first, with astype(int)":
-                subtracted_truth_values,
-            'splits is a dict of three pairs: take one of them out first, as in images, labels = splits["train"]':
-                unpacked,
-            "a model was given the pair of images and labels: unpack it, and give the images alone":
-                lambda a, b, splits: a(splits["test"]),
+            "against wrong": by_different_answers,
+            "the standard error is missing: return a list of two numbers": (
+                lambda a, b, splits: compare(a, b, splits)[0]
+            ),
+            "True and False cannot be subtracted: turn them into numbers first, with astype(int)": (
+                subtracted_truth_values
+            ),
+            'splits is a dict of three pairs: take one of them out first, as in images, labels = splits["train"]': (
+                unpacked
+            ),
+            "a model was given the pair of images and labels: unpack it, and give the images alone": (
+                lambda a, b, splits: a(splits["test"])
+            ),
         },
         hints=(
             "which images have neither trained these models nor chosen them?",
@@ -288,6 +294,6 @@ EXERCISES = {
             "the standard error of a mean is the standard deviation of the numbers over the root of how many they are",
         ),
     ),
-}  # fmt: skip
+}
 
 PREDICTIONS = {"06.1": 3, "06.2": 4, "06.3": 3, "06.4": 3, "06.5": 3, "06.6": 4, "06.7": 3}

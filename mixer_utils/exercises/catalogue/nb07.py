@@ -180,7 +180,7 @@ EXERCISES = {
             "you averaged the rows' shares: add up over the whole matrix before you divide": (
                 lambda influence: (1 - influence.abs().diagonal() / influence.abs().sum(dim=1)).mean()
             ),
-            "you squared: absolute values were asked for": (lambda influence: share_from_others(influence.square())),
+            "you squared: absolute values were asked for": lambda influence: share_from_others(influence.square()),
             "that is how much larger the others' share is than the patch's own: divide by the sum of both": (
                 lambda influence: (influence.abs().sum() / influence.abs().diagonal().sum()) - 1
             ),

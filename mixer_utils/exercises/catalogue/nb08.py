@@ -126,16 +126,17 @@ EXERCISES = {
         reference=lambda num_tokens: torch.full((num_tokens, num_tokens), 1 / num_tokens),
         inputs=lambda: [(4,), (7,), (16,)],
         mistakes={
-            "this adds the tokens up: a mean has weights that add up to 1 in every row":
-                lambda S: torch.ones(S, S),
-            "this is the identity, every token keeps what it has: each output takes something from every token":
-                lambda S: torch.eye(S),
-            "this only makes each token smaller: off the diagonal there must be weights as well":
-                lambda S: torch.eye(S) / S,
-            "this divides by S twice: each row, not the whole matrix, adds up to 1":
-                lambda S: torch.ones(S, S) / S**2,
-            "this is one row of S weights: there are S output tokens, so the matrix has S such rows":
-                lambda S: torch.ones(1, S) / S,
+            "this adds the tokens up: a mean has weights that add up to 1 in every row": lambda S: torch.ones(S, S),
+            "this is the identity, every token keeps what it has: each output takes something from every token": (
+                lambda S: torch.eye(S)
+            ),
+            "this only makes each token smaller: off the diagonal there must be weights as well": (
+                lambda S: torch.eye(S) / S
+            ),
+            "this divides by S twice: each row, not the whole matrix, adds up to 1": lambda S: torch.ones(S, S) / S**2,
+            "this is one row of S weights: there are S output tokens, so the matrix has S such rows": (
+                lambda S: torch.ones(1, S) / S
+            ),
             "this is one column: there are S input tokens, so every row has S weights": lambda S: torch.ones(S, 1) / S,
             "this is a vector: the matrix has a row for each output token, (S, S)": lambda S: torch.ones(S) / S,
             "// cuts the fraction off and leaves 0: divide with /": lambda S: torch.ones(S, S) // S,
@@ -152,25 +153,34 @@ EXERCISES = {
         mistakes={
             "this shuffles once more: use the orders that undo the two permutations, each one's argsort": shuffled,
             "these are the images as they came: nothing was undone": lambda images, patches, pixels, P: images,
-            "the patches are back, but the pixels within them are still shuffled: undo pixels as well":
-                lambda images, patches, pixels, P: shuffled(images, patches.argsort(), torch.arange(P * P), P),
-            "the pixels within the patches are back, but the patches are not: undo patches as well":
-                lambda images, patches, pixels, P:
-                    shuffled(images, torch.arange(len(patches)), pixels.argsort(), P),
-            "the patches are back, but the pixels were shuffled once more: take pixels.argsort() too":
-                lambda images, patches, pixels, P: shuffled(images, patches.argsort(), pixels, P),
-            "the pixels are back, but the patches were shuffled once more: take patches.argsort() too":
-                lambda images, patches, pixels, P: shuffled(images, patches, pixels.argsort(), P),
-            "reading a permutation backwards does not undo it: argsort says where each number went":
-                lambda images, patches, pixels, P: shuffled(images, patches.flip(0), pixels.flip(0), P),
-            "the pixels are right, but still one column for each patch: put them together with F.fold":
-                lambda images, patches, pixels, P:
-                    F.unfold(images, P, stride=P)[:, pixels.argsort()][:, :, patches.argsort()],
-            "patches and pixels are swapped: after F.unfold, dimension 1 counts pixels and dimension 2 patches":
-                swapped,
-            "without stride= F.unfold takes overlapping windows: give stride=patch_size to unfold and fold":
-                lambda images, patches, pixels, P:
-                    F.fold(F.unfold(images, P)[:, pixels.argsort()][:, :, patches.argsort()], images.shape[2:], P),
+            "the patches are back, but the pixels within them are still shuffled: undo pixels as well": (
+                lambda images, patches, pixels, P: shuffled(images, patches.argsort(), torch.arange(P * P), P)
+            ),
+            "the pixels within the patches are back, but the patches are not: undo patches as well": (
+                lambda images, patches, pixels, P: shuffled(images, torch.arange(len(patches)), pixels.argsort(), P)
+            ),
+            "the patches are back, but the pixels were shuffled once more: take pixels.argsort() too": (
+                lambda images, patches, pixels, P: shuffled(images, patches.argsort(), pixels, P)
+            ),
+            "the pixels are back, but the patches were shuffled once more: take patches.argsort() too": (
+                lambda images, patches, pixels, P: shuffled(images, patches, pixels.argsort(), P)
+            ),
+            "reading a permutation backwards does not undo it: argsort says where each number went": (
+                lambda images, patches, pixels, P: shuffled(images, patches.flip(0), pixels.flip(0), P)
+            ),
+            "the pixels are right, but still one column for each patch: put them together with F.fold": (
+                lambda images, patches, pixels, P: F.unfold(images, P, stride=P)[:, pixels.argsort()][
+                    :, :, patches.argsort()
+                ]
+            ),
+            "patches and pixels are swapped: after F.unfold, dimension 1 counts pixels and dimension 2 patches": (
+                swapped
+            ),
+            "without stride= F.unfold takes overlapping windows: give stride=patch_size to unfold and fold": (
+                lambda images, patches, pixels, P: F.fold(
+                    F.unfold(images, P)[:, pixels.argsort()][:, :, patches.argsort()], images.shape[2:], P
+                )
+            ),
         },
         hints=(
             "the shuffled image is taken apart and put together as the original was: only the two orders are others",
@@ -182,20 +192,28 @@ EXERCISES = {
         reference=between_shuffled,
         inputs=some_matrices,
         mistakes={
-            "the rows are in the new order, the columns are not: the shuffled tokens come in through the columns":
-                lambda matrix, patches: matrix[patches],
-            "the columns are in the new order, the rows are not: what goes out must be shuffled as well":
-                lambda matrix, patches: matrix[:, patches],
-            "matrix[patches, patches] picks S single numbers: order the rows first, then the columns":
-                lambda matrix, patches: matrix[patches, patches],
-            "the rows were ordered twice: [patches][patches] works on rows both times, columns need [:, patches]":
-                lambda matrix, patches: matrix[patches][patches],
-            "this undoes the permutation instead of following it: new token s is old token patches[s], without argsort":
-                lambda matrix, patches: matrix[patches.argsort()][:, patches.argsort()],
-            "the columns undo the permutation and the rows follow it: both follow it":
-                lambda matrix, patches: matrix[patches][:, patches.argsort()],
-            "rows and columns are swapped in the result: no transpose is needed":
-                lambda matrix, patches: matrix[patches][:, patches].T,
+            "the rows are in the new order, the columns are not: the shuffled tokens come in through the columns": (
+                lambda matrix, patches: matrix[patches]
+            ),
+            "the columns are in the new order, the rows are not: what goes out must be shuffled as well": (
+                lambda matrix, patches: matrix[:, patches]
+            ),
+            "matrix[patches, patches] picks S single numbers: order the rows first, then the columns": (
+                lambda matrix, patches: matrix[patches, patches]
+            ),
+            "the rows were ordered twice: [patches][patches] works on rows both times, columns need [:, patches]": (
+                lambda matrix, patches: matrix[patches][patches]
+            ),
+            "this undoes the permutation instead of following it: "
+            "new token s is old token patches[s], without argsort": (
+                lambda matrix, patches: matrix[patches.argsort()][:, patches.argsort()]
+            ),
+            "the columns undo the permutation and the rows follow it: both follow it": (
+                lambda matrix, patches: matrix[patches][:, patches.argsort()]
+            ),
+            "rows and columns are swapped in the result: no transpose is needed": (
+                lambda matrix, patches: matrix[patches][:, patches].T
+            ),
             "this is the matrix as it came: it expects the tokens in their old order": lambda matrix, patches: matrix,
         },
         hints=(
@@ -208,31 +226,41 @@ EXERCISES = {
         reference=ablation,
         inputs=laboratories,
         mistakes={
-            "all variants were run at the first one's best rate, which favours it: choose a rate for each":
-                at_one_rate,
+            "all variants were run at the first one's best rate, which favours it: choose a rate for each": at_one_rate,
             "the rates were chosen on the reporting seeds, so the luck of these seeds is in the result: choose on "
             "the choosing seeds alone": lambda m, v, r, c, p: ablation(m, v, r, p, p),
-            "the result comes from the choosing seeds, whose luck picked the rates: run the reporting seeds":
-                lambda m, v, r, c, p: ablation(m, v, r, c, c),
-            "choosing and reporting seeds were thrown together, in both steps: keep them apart":
-                lambda m, v, r, c, p: ablation(m, v, r, [*c, *p], [*c, *p]),
-            "the rates were chosen on all seeds: leave the reporting ones out":
-                lambda m, v, r, c, p: ablation(m, v, r, [*c, *p], p),
-            "this reports all seeds: the choosing ones have done their part": lambda m, v, r, c, p:
-                ablation(m, v, r, c, [*c, *p]),
-            "this is the best seed of each variant: report the mean over the seeds":
-                lambda *inputs: against_the_first(by_seed(*inputs, max)),
-            "this is one seed: report the mean over all reporting seeds":
-                lambda *inputs: against_the_first(by_seed(*inputs, lambda found: found[0])),
-            "each seed was given its own best rate: choose one rate for a variant, before the reporting seeds are run":
-                lambda *inputs: against_the_first(best_of_each_seed(*inputs)),
-            "this is the mean over all rates: take each variant at its best one":
-                lambda *inputs: against_the_first(mean_of_all_rates(*inputs)),
-            "the signs are swapped: a variant that is worse than the first has a negative number":
-                lambda *inputs: [-difference for difference in ablation(*inputs)],
+            "the result comes from the choosing seeds, whose luck picked the rates: run the reporting seeds": (
+                lambda m, v, r, c, p: ablation(m, v, r, c, c)
+            ),
+            "choosing and reporting seeds were thrown together, in both steps: keep them apart": (
+                lambda m, v, r, c, p: ablation(m, v, r, [*c, *p], [*c, *p])
+            ),
+            "the rates were chosen on all seeds: leave the reporting ones out": (
+                lambda m, v, r, c, p: ablation(m, v, r, [*c, *p], p)
+            ),
+            "this reports all seeds: the choosing ones have done their part": (
+                lambda m, v, r, c, p: ablation(m, v, r, c, [*c, *p])
+            ),
+            "this is the best seed of each variant: report the mean over the seeds": (
+                lambda *inputs: against_the_first(by_seed(*inputs, max))
+            ),
+            "this is one seed: report the mean over all reporting seeds": (
+                lambda *inputs: against_the_first(by_seed(*inputs, lambda found: found[0]))
+            ),
+            "each seed was given its own best rate: "
+            "choose one rate for a variant, before the reporting seeds are run": (
+                lambda *inputs: against_the_first(best_of_each_seed(*inputs))
+            ),
+            "this is the mean over all rates: take each variant at its best one": (
+                lambda *inputs: against_the_first(mean_of_all_rates(*inputs))
+            ),
+            "the signs are swapped: a variant that is worse than the first has a negative number": (
+                lambda *inputs: [-difference for difference in ablation(*inputs)]
+            ),
             "these are the accuracies: subtract the first variant's": reported,
-            "the first variant is missing: its number is 0, and it belongs in front":
-                lambda *inputs: ablation(*inputs)[1:],
+            "the first variant is missing: its number is 0, and it belongs in front": (
+                lambda *inputs: ablation(*inputs)[1:]
+            ),
         },
         hints=(
             "there are two steps, and they share no seed: choose a rate for each variant, then measure",
@@ -242,6 +270,6 @@ EXERCISES = {
         ),
         tolerance=1e-6,
     ),
-}  # fmt: skip
+}
 
 PREDICTIONS = {"08.1": 3, "08.2": 5, "08.3": 3, "08.4": 3, "08.5": 3, "08.6": 3, "08.7": 3, "08.8": 3, "08.9": 3}
