@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import mixer_utils
 from mixer_utils.data import data_folder
 from mixer_utils.exercises.catalogue import exercises_of
 from mixer_utils.exercises.cells import checks, needed, read
@@ -158,7 +157,7 @@ def run(notebook, cells, end):
 
 def settings(folder):
     """The environment variables of a submission's process."""
-    paths = [str(Path(mixer_utils.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "IPYTHONDIR": folder,
@@ -190,7 +189,7 @@ def answer(notebook, job, findings):
     exercises = exercises_of(notebook)
     for name in [name for name in sys.modules if name.startswith("mixer_utils.exercises")]:
         del sys.modules[name]  # the submission imports another copy, and may do with it what it likes
-    del mixer_utils.exercises
+    del sys.modules["mixer_utils"].exercises
     shell = InteractiveShell.instance()
     for source, checked in json.loads(Path(job).read_text(encoding="utf-8")):
         shell.run_cell(source)

@@ -7,11 +7,14 @@ from mixer_utils.exercises.exercise import Exercise
 
 
 def some_images():
+    """(images,): uint8 (B, 1, H, W), with a black pixel in each and no white one."""
     generator = torch.Generator().manual_seed(0)
+    cases = []
     for shape in [(2, 1, 4, 6), (3, 1, 8, 5)]:
-        images = torch.randint(0, 255, shape, generator=generator, dtype=torch.uint8)  # no pixel is quite white
+        images = torch.randint(0, 255, shape, generator=generator, dtype=torch.uint8)  # 0 to 254
         images[:, :, 0, 0] = 0
-        yield (images,)
+        cases.append((images,))
+    return cases
 
 
 EXERCISES = {
@@ -46,7 +49,7 @@ EXERCISES = {
     ),
     "00.2": Exercise(
         reference=lambda images: 255 - images,
-        inputs=lambda: list(some_images()),
+        inputs=some_images,
         mistakes={
             "256 - images and -images leave black as it was, since what would be 256 starts again at 0: subtract from "
             "255": lambda images: -images,
@@ -60,9 +63,7 @@ EXERCISES = {
                 lambda images: images - 255
             ),
             "you subtracted from the brightest pixel there is: "
-            "white is 255, also where no pixel of an image is white": (
-                lambda images: images.max() - images
-            ),
+            "white is 255, also where no pixel of an image is white": lambda images: images.max() - images,
             "this mirrors the images: in a negative each pixel keeps its place and changes its brightness": (
                 lambda images: images.flip(3)
             ),

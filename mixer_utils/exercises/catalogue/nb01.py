@@ -34,9 +34,13 @@ def folded(patches, in_channels, height, width, patch_size):
 
 
 def some_patches():
+    """(patches, in_channels, height, width, patch_size), where every number of the images is another."""
+    cases = []
     for B, in_channels, height, width, P in [(2, 3, 4, 6, 2), (1, 1, 9, 6, 3), (3, 2, 10, 5, 5)]:
         images = torch.arange(B * in_channels * height * width).reshape(B, in_channels, height, width)
-        yield F.unfold(images.float(), P, stride=P).transpose(1, 2), in_channels, height, width, P
+        patches = F.unfold(images.float(), P, stride=P).transpose(1, 2)
+        cases.append((patches, in_channels, height, width, P))
+    return cases
 
 
 def changed_tokens(stem, images, row, column):
@@ -47,14 +51,23 @@ def changed_tokens(stem, images, row, column):
 
 
 def some_stems():
+    """(stem, images, row, column): a stem for grey images, one whose patches overlap, and one for colour."""
     torch.manual_seed(0)
-    overlapping = torch.nn.Conv2d(1, 5, kernel_size=4, stride=2).requires_grad_(False)
-    # Two channels see one half of each patch: so a look at one channel, or at all, is told from a look at any.
-    overlapping.weight[0, :, :2], overlapping.weight[1, :, :, :2] = 0, 0
-    grey, colour = (PatchEmbedding(in_channels, 2, 7).requires_grad_(False) for in_channels in (1, 3))
-    yield grey, torch.zeros(2, 1, 6, 10), 1, 4
-    yield lambda images: overlapping(images).flatten(2).transpose(1, 2), torch.ones(3, 1, 8, 12), 5, 3
-    yield colour, torch.ones(1, 3, 4, 8), 3, 2
+    convolution = torch.nn.Conv2d(1, 5, kernel_size=4, stride=2).requires_grad_(False)
+    # Two channels see half of each patch: so a look at a single channel, or at all, is told from a look at any.
+    convolution.weight[0, :, :2] = 0
+    convolution.weight[1, :, :, :2] = 0
+    grey = PatchEmbedding(1, 2, 7).requires_grad_(False)
+    colour = PatchEmbedding(3, 2, 7).requires_grad_(False)
+
+    def overlapping(images):
+        return convolution(images).flatten(2).transpose(1, 2)
+
+    return [
+        (grey, torch.zeros(2, 1, 6, 10), 1, 4),
+        (overlapping, torch.ones(3, 1, 8, 12), 5, 3),
+        (colour, torch.ones(1, 3, 4, 8), 3, 2),
+    ]
 
 
 EXERCISES = {
@@ -85,7 +98,7 @@ EXERCISES = {
     ),
     "01.2": Exercise(
         reference=folded,
-        inputs=lambda: list(some_patches()),
+        inputs=some_patches,
         mistakes={
             "the permute is missing: each patch was spilled along an image row. Split into six dimensions, permute so "
             "that the patch row stands beside the row inside it, then reshape": (rearranged("Bhwcpq", "Bhwcpq")),
@@ -120,7 +133,7 @@ EXERCISES = {
     ),
     "01.3": Exercise(
         reference=lambda *inputs: changed_tokens(*inputs)[0].any(dim=1),
-        inputs=lambda: list(some_stems()),
+        inputs=some_stems,
         mistakes={
             "no token changed. Either the pixel was set to the value it had (add to it instead), or the copy shares "
             "its memory with images (use images.clone())": (

@@ -18,11 +18,14 @@ def one_step_too_far(num_tokens):
 def some_halves():
     """(x, norm, mlp) with a norm whose scale and shift differ from channel to channel, so that leaving it out shows."""
     torch.manual_seed(0)
+    cases = []
     for B, S, C in [(2, 6, 4), (3, 5, 8)]:
-        norm, mlp = nn.LayerNorm(C, eps=1e-6).requires_grad_(False), MlpBlock(S, 7).requires_grad_(False)
+        norm = nn.LayerNorm(C, eps=1e-6).requires_grad_(False)
+        mlp = MlpBlock(S, 7).requires_grad_(False)
         norm.weight.copy_(torch.rand(C) + 0.5)
         norm.bias.copy_(torch.randn(C))
-        yield torch.randn(B, S, C), norm, mlp
+        cases.append((torch.randn(B, S, C), norm, mlp))
+    return cases
 
 
 def without_a_transpose(x, norm, mlp):
@@ -40,11 +43,19 @@ def turned(mlp, x):
 def some_layers():
     """(layer, x): tokens that hear only earlier ones, only themselves, and all."""
     torch.manual_seed(0)
-    earlier, norm = torch.rand(5, 5).add(0.5).tril(), nn.LayerNorm(3).requires_grad_(False)
-    alone, all_of_them = MlpBlock(6, 7).requires_grad_(False), MixerBlock(6, 4, 5, 7).requires_grad_(False)
-    yield lambda x: earlier @ norm(x), torch.randn(2, 5, 3)
-    yield alone, torch.randn(2, 4, 6)
-    yield all_of_them, torch.randn(3, 6, 4)
+    matrix = torch.rand(5, 5).add(0.5).tril()
+    norm = nn.LayerNorm(3).requires_grad_(False)
+    themselves = MlpBlock(6, 7).requires_grad_(False)
+    everyone = MixerBlock(6, 4, 5, 7).requires_grad_(False)
+
+    def earlier(x):
+        return matrix @ norm(x)
+
+    return [
+        (earlier, torch.randn(2, 5, 3)),
+        (themselves, torch.randn(2, 4, 6)),
+        (everyone, torch.randn(3, 6, 4)),
+    ]
 
 
 def changes(layer, x, change):
@@ -108,7 +119,7 @@ EXERCISES = {
     ),
     "02.2": Exercise(
         reference=without_a_transpose,
-        inputs=lambda: list(some_halves()),
+        inputs=some_halves,
         mistakes={
             "the residual is missing: add x to the result": lambda x, norm, mlp: turned(mlp, norm(x)),
             "the residual carries the normalised tokens: add x itself, as it came in": (
@@ -151,7 +162,7 @@ EXERCISES = {
     ),
     "02.3": Exercise(
         reference=lambda layer, x: listening(layer, x, replaced),
-        inputs=lambda: list(some_layers()),
+        inputs=some_layers,
         mistakes={
             "rows and columns are swapped: entry [i, j] is about output token i and input token j": (
                 lambda layer, x: listening(layer, x, replaced).T
@@ -161,9 +172,7 @@ EXERCISES = {
                 lambda layer, x: torch.zeros(x.shape[1], x.shape[1])
             ),
             "tokens that were changed stay changed when the next one is tried: "
-            "start each time from a fresh x.clone()": (
-                lambda layer, x: listening(layer, x, all_up_to)
-            ),
+            "start each time from a fresh x.clone()": lambda layer, x: listening(layer, x, all_up_to),
             "True and False are swapped: True is for tokens that change": (
                 lambda layer, x: ~listening(layer, x, replaced)
             ),

@@ -14,14 +14,15 @@ from mixer_utils.model import MlpBlock, TokenMixing
 def nearly_flat_tokens():
     """(x,): the first with a spread of 0.001, the root of eps, so that it shows where eps stands or that it is lost."""
     torch.manual_seed(31)
-    yield (torch.randn(2, 5, 6) * 1e-3 + torch.randn(2, 5, 1) * 0.1,)
-    yield (torch.randn(3, 4, 7) * 2 + 1,)
-    yield (torch.randn(1, 8, 3),)
+    nearly_flat = torch.randn(2, 5, 6) * 1e-3 + torch.randn(2, 5, 1) * 0.1
+    wide = torch.randn(3, 4, 7) * 2 + 1
+    return [(nearly_flat,), (wide,), (torch.randn(1, 8, 3),)]
 
 
 def normalise(x, dims=-1, eps=1e-6, correction=0):
-    mean, var = x.mean(dims, keepdim=True), x.var(dims, keepdim=True, correction=correction)
-    return (x - mean) / (var + eps).sqrt()
+    mean = x.mean(dims, keepdim=True)
+    variance = x.var(dims, keepdim=True, correction=correction)
+    return (x - mean) / (variance + eps).sqrt()
 
 
 @functools.cache
@@ -51,12 +52,23 @@ class OverPositions(nn.Module):
 def layers():
     """(layer, x): layers that leak, that tell tokens apart, that do both, and that do neither."""
     torch.manual_seed(33)
+    cases = []
     for B, S, C in [(2, 6, 5), (3, 4, 7)]:
         x = torch.randn(B, S, C)
-        yield OverPositions(S).requires_grad_(False), x
-        yield nn.Linear(C, C).requires_grad_(False), x
-        yield lambda x: x - x.mean(1, keepdim=True), x
-        yield lambda x: x + torch.arange(x.shape[1])[:, None], x
+        over_positions = OverPositions(S).requires_grad_(False)
+        over_channels = nn.Linear(C, C).requires_grad_(False)
+        cases += [(over_positions, x), (over_channels, x), (without_mean, x), (numbered, x)]
+    return cases
+
+
+def without_mean(x):
+    """Leaks: the mean over the tokens has something of each."""
+    return x - x.mean(1, keepdim=True)
+
+
+def numbered(x):
+    """Tells tokens apart: each has its number added."""
+    return x + torch.arange(x.shape[1])[:, None]
 
 
 def largest(x):
@@ -102,7 +114,7 @@ def first_image_disturbed(layer, x):
 EXERCISES = {
     "03.1": Exercise(
         reference=normalise,
-        inputs=lambda: list(nearly_flat_tokens()),
+        inputs=nearly_flat_tokens,
         mistakes={
             "this still normalises over the tokens: leave x as it is, and give the size of its last dimension": (
                 lambda x: F.layer_norm(x.mT, x.shape[1:2], eps=1e-6).mT
@@ -132,7 +144,7 @@ EXERCISES = {
     ),
     "03.2": Exercise(
         reference=lambda x: F.layer_norm(x, x.shape[-1:], eps=1e-6),
-        inputs=lambda: list(nearly_flat_tokens()),
+        inputs=nearly_flat_tokens,
         mistakes={
             "you averaged over the tokens (dimension 1): use the last dimension, the channels of one token": (
                 lambda x: normalise(x, 1)
@@ -195,7 +207,7 @@ EXERCISES = {
     ),
     "03.4": Exercise(
         reference=inside_tokens,
-        inputs=lambda: list(layers()),
+        inputs=layers,
         mistakes={
             "the leak includes token 0 itself, which must change: look at the other tokens, [:, 1:]": (
                 lambda layer, x: [leak(layer, x, others=slice(None)), mismatch(layer, x)]

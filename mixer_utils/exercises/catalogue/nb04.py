@@ -17,9 +17,12 @@ def some_norm(C):
 
 
 def ends():
+    """(x, norm, head)."""
     torch.manual_seed(41)
-    for B, S, C, classes in [(2, 6, 4, 10), (3, 5, 7, 2), (1, 4, 8, 3)]:
-        yield torch.randn(B, S, C), some_norm(C), nn.Linear(C, classes).requires_grad_(False)
+    sizes = [(2, 6, 4, 10), (3, 5, 7, 2), (1, 4, 8, 3)]
+    return [
+        (torch.randn(B, S, C), some_norm(C), nn.Linear(C, classes).requires_grad_(False)) for B, S, C, classes in sizes
+    ]
 
 
 def counted_parameters(S, C, D_S, D_C):
@@ -32,18 +35,25 @@ def block_parameters(S, C, D_S, D_C):
 
 
 def block_parts():
+    """(x, norm_0, token_mixing, norm_1, channel_mixing)."""
     torch.manual_seed(42)
+    cases = []
     for B, S, C in [(2, 6, 4), (3, 5, 7)]:
-        token_mixing, channel_mixing = MlpBlock(S, 3).requires_grad_(False), MlpBlock(C, 9).requires_grad_(False)
-        yield torch.randn(B, S, C), some_norm(C), token_mixing, some_norm(C), channel_mixing
+        token_mixing = MlpBlock(S, 3).requires_grad_(False)
+        channel_mixing = MlpBlock(C, 9).requires_grad_(False)
+        cases.append((torch.randn(B, S, C), some_norm(C), token_mixing, some_norm(C), channel_mixing))
+    return cases
 
 
 def block_of_the_package(x, norm_0, token_mixing, norm_1, channel_mixing):
     """What a MixerBlock with the weights of these parts returns."""
-    parts = {"norm_0": norm_0, "token_mixing": token_mixing, "norm_1": norm_1, "channel_mixing": channel_mixing}
-    widths = [len(mlp.dense_0.weight) for mlp in (token_mixing, channel_mixing)]
-    block = MixerBlock(*x.shape[1:], *widths).requires_grad_(False)
-    block.load_state_dict({f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()})
+    _, S, C = x.shape
+    block = MixerBlock(S, C, len(token_mixing.dense_0.weight), len(channel_mixing.dense_0.weight))
+    block.requires_grad_(False)
+    block.norm_0.load_state_dict(norm_0.state_dict())
+    block.token_mixing.load_state_dict(token_mixing.state_dict())
+    block.norm_1.load_state_dict(norm_1.state_dict())
+    block.channel_mixing.load_state_dict(channel_mixing.state_dict())
     return block(x)
 
 
@@ -98,14 +108,14 @@ def networks():
     """(model, images): one mixes; the first block of one mixes no tokens; the stem of one fills half its channels."""
     torch.manual_seed(43)
     images = torch.randn(2, 1, 8, 12)
-    mixing, still = (
-        MlpMixer((8, 12), num_blocks=2, hidden_dim=8, tokens_mlp_dim=4, channels_mlp_dim=16) for _ in range(2)
-    )
+    sizes = dict(image_size=(8, 12), num_blocks=2, hidden_dim=8, tokens_mlp_dim=4, channels_mlp_dim=16)
+    mixing = MlpMixer(**sizes).requires_grad_(False)
+    still = MlpMixer(**sizes).requires_grad_(False)
     nn.init.zeros_(still.blocks[0].token_mixing.dense_1.weight)
     half = MlpMixer((4, 12), in_channels=3, num_blocks=3, hidden_dim=10, tokens_mlp_dim=5, channels_mlp_dim=7)
-    nn.init.zeros_(half.stem.proj.weight[:5].detach())
-    cases = [(mixing, images), (still, images), (half, torch.randn(3, 3, 4, 12))]
-    return [(model.requires_grad_(False), images) for model, images in cases]
+    half.requires_grad_(False)
+    nn.init.zeros_(half.stem.proj.weight[:5])
+    return [(mixing, images), (still, images), (half, torch.randn(3, 3, 4, 12))]
 
 
 TOP_LEFT = (slice(None), slice(None), 0, 0)
@@ -113,8 +123,10 @@ TOP_LEFT = (slice(None), slice(None), 0, 0)
 
 def differences(model, images, nudged=TOP_LEFT):
     """{stage: whether each number changes} for all that the model notes."""
-    other, before, after = images.clone(), {}, {}
+    other = images.clone()
     other[nudged] += 1
+    before = {}
+    after = {}
     model(images, intermediates=before)
     model(other, intermediates=after)
     return {stage: (after[stage] - before[stage]).abs() > 1e-6 for stage in before}
@@ -122,8 +134,8 @@ def differences(model, images, nudged=TOP_LEFT):
 
 def changed(model, images, nudged=TOP_LEFT):
     """For the stem and every block, which numbers change: bool (B, S, C)."""
-    found = differences(model, images, nudged)
-    return [found[stage] for stage in found if stage == "stem" or stage.startswith("block_")]
+    stages = differences(model, images, nudged)
+    return [numbers for name, numbers in stages.items() if name == "stem" or name.startswith("block_")]
 
 
 def reach(model, images, nudged=TOP_LEFT):
@@ -133,7 +145,7 @@ def reach(model, images, nudged=TOP_LEFT):
 EXERCISES = {
     "04.1": Exercise(
         reference=lambda x, norm, head: head(F.adaptive_avg_pool1d(norm(x).mT, 1).flatten(1)),
-        inputs=lambda: list(ends()),
+        inputs=ends,
         mistakes={
             "you averaged over the channels (dimension 2), but the head wants all C of them: tokens are dimension 1": (
                 lambda x, norm, head: head(norm(x).mean(2))
@@ -204,7 +216,7 @@ EXERCISES = {
     ),
     "04.3": Exercise(
         reference=block_of_the_package,
-        inputs=lambda: list(block_parts()),
+        inputs=block_parts,
         mistakes={
             "the residuals are missing: add each branch to x": without_residuals,
             "the second residual is missing: add the channel-mixing branch to x as well": second_residual_forgotten,
@@ -213,9 +225,7 @@ EXERCISES = {
                 second_sum_from_the_start
             ),
             "the residual is taken after the norm: "
-            "add the branch to x as it came in, and normalise inside the branch": (
-                residual_after_the_norm
-            ),
+            "add the branch to x as it came in, and normalise inside the branch": residual_after_the_norm,
             "you normalised after the sums: a Mixer is pre-norm, the norm comes before each MLP": norms_after_the_sum,
             "channel mixing came first: a Mixer block mixes tokens first": channels_first,
             "one norm is shared by both MLPs: the channel half has its own, norm_1": (
@@ -280,10 +290,12 @@ EXERCISES = {
             ),
             "the stem is missing: its share comes first in the list": lambda model, images: reach(model, images)[1:],
             'this goes on after the blocks, where tokens are averaged: keep "stem" and the names that hold "block_"': (
-                lambda model, images: [found.any(-1).float().mean() for found in differences(model, images).values()]
+                lambda model, images: [
+                    numbers.any(-1).float().mean() for numbers in differences(model, images).values()
+                ]
             ),
             'a stage after the blocks has no tokens left: keep "stem" and the names that hold "block_"': (
-                lambda model, images: [found.any(2).float().mean() for found in differences(model, images).values()]
+                lambda model, images: [numbers.any(2).float().mean() for numbers in differences(model, images).values()]
             ),
         },
         hints=(

@@ -46,8 +46,9 @@ def made_up_run(advantage, seed_matters):
         shared = torch.randn(3, generator=torch.Generator().manual_seed(seed))
         own = torch.randn(3, generator=torch.Generator().manual_seed(1000 * batch_size + seed))
         wins = torch.tensor([3.0, 1.0, 0.5]) * (advantage if batch_size == 64 else 0)  # more so on what it has seen
-        found = torch.tensor([0.970, 0.960, 0.955]) + wins + seed_matters * shared + 0.0005 * own
-        return dict(zip(("train_accuracy", "validation_accuracy", "test_accuracy"), found.tolist(), strict=True))
+        accuracies = torch.tensor([0.970, 0.960, 0.955]) + wins + seed_matters * shared + 0.0005 * own
+        train, validation, test = accuracies.tolist()
+        return {"train_accuracy": train, "validation_accuracy": validation, "test_accuracy": test}
 
     return run
 

@@ -54,7 +54,9 @@ class MadeUpNetwork:
     """
 
     def __init__(self, accuracy, costs, extra):
-        self.accuracy, self.costs, self.extra = accuracy, costs, extra
+        self.accuracy = accuracy
+        self.costs = costs
+        self.extra = extra
 
     def __call__(self, units):
         try:
@@ -62,7 +64,8 @@ class MadeUpNetwork:
         except TypeError:
             raise TypeError("accuracy_without takes a list of units: [3] for one, [] for none") from None
         alone = sum(self.costs[unit] for unit in removed)
-        return self.accuracy - alone - sum(more for pair, more in self.extra.items() if set(pair) <= removed)
+        together = sum(more for pair, more in self.extra.items() if set(pair) <= removed)
+        return self.accuracy - alone - together
 
 
 def known_extra(network, i, j):

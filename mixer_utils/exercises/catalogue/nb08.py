@@ -20,18 +20,21 @@ def put_back(images, patches, pixels, patch_size):
     _, _, height, width = images.shape
     numbers = torch.arange(height * width, dtype=torch.float64).view(1, 1, height, width)
     came_from = shuffled(numbers, patches, pixels, patch_size).flatten().long()
-    found = torch.zeros_like(images).flatten(2)
-    found[..., came_from] = images.flatten(2)
-    return found.view_as(images)
+    result = torch.zeros_like(images).flatten(2)
+    result[..., came_from] = images.flatten(2)
+    return result.view_as(images)
 
 
 def some_shuffles():
     """(shuffled images, patches, pixels, patch_size), none of the permutations its own inverse."""
     generator = torch.Generator().manual_seed(8)
+    cases = []
     for B, height, width, P in [(2, 6, 9, 3), (3, 8, 4, 2)]:
-        patches, pixels = (torch.randperm(n, generator=generator) for n in (height * width // P**2, P**2))
+        patches = torch.randperm(height * width // P**2, generator=generator)
+        pixels = torch.randperm(P**2, generator=generator)
         images = torch.randn(B, 1, height, width, generator=generator)
-        yield shuffled(images, patches, pixels, P), patches, pixels, P
+        cases.append((shuffled(images, patches, pixels, P), patches, pixels, P))
+    return cases
 
 
 def swapped(images, patches, pixels, P):
@@ -67,14 +70,19 @@ def made_up_laboratory(best, rate_of_best, luck):
 
 def laboratories():
     """(measure, variants, rates, choosing, reporting), the rates' best not the same for all variants."""
-    names = ["Mixer", "average", "attention", "convolution"]
-    three = made_up_laboratory(dict(zip(names, (0.94, 0.75, 0.93), strict=False)),
-                               dict(zip(names, (0.004, 0.016, 0.002), strict=False)), 0.03)  # fmt: skip
-    four = made_up_laboratory(dict(zip(names, (0.91, 0.84, 0.92, 0.915), strict=True)),
-                              dict(zip(names, (0.01, 0.0025, 0.04, 0.02), strict=True)), 0.04)  # fmt: skip
+    three = made_up_laboratory(
+        best={"Mixer": 0.94, "average": 0.75, "attention": 0.93},
+        rate_of_best={"Mixer": 0.004, "average": 0.016, "attention": 0.002},
+        luck=0.03,
+    )
+    four = made_up_laboratory(
+        best={"Mixer": 0.91, "average": 0.84, "attention": 0.92, "convolution": 0.915},
+        rate_of_best={"Mixer": 0.01, "average": 0.0025, "attention": 0.04, "convolution": 0.02},
+        luck=0.04,
+    )
     return [
-        (three, names[:3], [0.002, 0.004, 0.008, 0.016], [10, 11], [0, 1, 2]),
-        (four, names, [0.0025, 0.01, 0.04], [5, 6, 7], [20, 21, 22, 23]),
+        (three, ["Mixer", "average", "attention"], [0.002, 0.004, 0.008, 0.016], [10, 11], [0, 1, 2]),
+        (four, ["Mixer", "average", "attention", "convolution"], [0.0025, 0.01, 0.04], [5, 6, 7], [20, 21, 22, 23]),
     ]
 
 
@@ -88,8 +96,7 @@ def best_rate(measure, variant, rates, seeds):
 
 def reported(measure, variants, rates, choosing, reporting):
     """The mean accuracy of each variant on ``reporting``, at the rate that was best on ``choosing``."""
-    own = [best_rate(measure, variant, rates, choosing) for variant in variants]
-    return [over(reporting, measure, variant, rate) for variant, rate in zip(variants, own, strict=True)]
+    return by_seed(measure, variants, rates, choosing, reporting, statistics.mean)
 
 
 def against_the_first(accuracies):
@@ -107,14 +114,18 @@ def at_one_rate(measure, variants, rates, choosing, reporting):
 
 def by_seed(measure, variants, rates, choosing, reporting, pick):
     """As ``reported``, but with ``pick`` in place of the mean over the reporting seeds."""
-    own = [best_rate(measure, variant, rates, choosing) for variant in variants]
-    return [pick([measure(variant, rate, seed) for seed in reporting])
-            for variant, rate in zip(variants, own, strict=True)]  # fmt: skip
+    results = []
+    for variant in variants:
+        rate = best_rate(measure, variant, rates, choosing)
+        results.append(pick([measure(variant, rate, seed) for seed in reporting]))
+    return results
 
 
 def best_of_each_seed(measure, variants, rates, choosing, reporting):
-    return [statistics.mean(max(measure(variant, rate, seed) for rate in rates) for seed in reporting)
-            for variant in variants]  # fmt: skip
+    def mean_of_bests(variant):
+        return statistics.mean(max(measure(variant, rate, seed) for rate in rates) for seed in reporting)
+
+    return [mean_of_bests(variant) for variant in variants]
 
 
 def mean_of_all_rates(measure, variants, rates, choosing, reporting):
@@ -149,7 +160,7 @@ EXERCISES = {
     ),
     "08.2": Exercise(
         reference=put_back,
-        inputs=lambda: list(some_shuffles()),
+        inputs=some_shuffles,
         mistakes={
             "this shuffles once more: use the orders that undo the two permutations, each one's argsort": shuffled,
             "these are the images as they came: nothing was undone": lambda images, patches, pixels, P: images,
@@ -245,7 +256,7 @@ EXERCISES = {
                 lambda *inputs: against_the_first(by_seed(*inputs, max))
             ),
             "this is one seed: report the mean over all reporting seeds": (
-                lambda *inputs: against_the_first(by_seed(*inputs, lambda found: found[0]))
+                lambda *inputs: against_the_first(by_seed(*inputs, lambda accuracies: accuracies[0]))
             ),
             "each seed was given its own best rate: "
             "choose one rate for a variant, before the reporting seeds are run": (
