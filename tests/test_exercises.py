@@ -122,9 +122,11 @@ def test_any_other_wrong_answer_is_told_by_its_shape_or_its_distance():
 
 
 @pytest.mark.parametrize(
-    "answer", [(torch.ones(9, 9), torch.ones(9, 9)), {"a": 1}, [1, [2]], object(), torch.nn.Linear(2, 2)]
+    "answer",
+    [(torch.ones(9, 9), torch.ones(9, 9)), {"a": 1}, [1, [2]], object(), torch.nn.Linear(2, 2), 10**400],
+    ids=["tensors", "dict", "ragged", "object", "module", "too large"],
 )
-def test_an_answer_of_another_kind_is_told_in_one_line(answer):
+def test_an_answer_that_is_no_numbers_or_too_large_for_one_is_told_in_one_line(answer):
     told = sentence(lambda x: answer)
     assert told.endswith("which is not what was asked for")
     assert "\n" not in told

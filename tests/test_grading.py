@@ -236,7 +236,9 @@ def test_marks_are_printed_and_one_bad_file_does_not_keep_the_others_from_theirs
     with pytest.raises(SystemExit) as end:
         main(["grade", str(tmp_path), "--seconds", "9", "--whole", "--csv", str(table)])
     assert end.value.code == 1
-    a, b, c = (tmp_path / f"{letter}.ipynb" for letter in "abc")
+    a = tmp_path / "a.ipynb"
+    b = tmp_path / "b.ipynb"
+    c = tmp_path / "c.ipynb"
     printed = capsys.readouterr()
     assert printed.out == (
         f"{a}\n02.1  pass\n02.2  fail     {SENTENCE}\n1 of 2 passed\n"

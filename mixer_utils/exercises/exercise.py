@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 NOT_YET = "not yet — complete the cell above"
+NO_NUMBERS = (TypeError, ValueError, RuntimeError, OverflowError)  # raised where a value makes no tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +91,14 @@ def as_numbers(value):
     """A tensor, array, number or nested list of numbers as a float64 tensor; None for anything else."""
     try:
         return torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
+    except NO_NUMBERS:
         return None
 
 
 def equal(a, b):
     try:
         return bool(a == b)
-    except (TypeError, ValueError, RuntimeError):  # arrays compare value by value
+    except NO_NUMBERS:  # arrays compare value by value
         return False
 
 
