@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mixer_utils.exercises.exercise import Exercise
-from mixer_utils.model import MixerBlock, MlpBlock, TokenMixing
+from mixer_utils.model import MixerBlock, MlpBlock
 
 
 def one_step_too_far(num_tokens):
@@ -28,11 +28,15 @@ def some_halves():
     return cases
 
 
-def without_a_transpose(x, norm, mlp):
-    """The package's own layer, which mixes tokens from the left."""
-    mixing = TokenMixing(mlp.dense_0.in_features, mlp.dense_0.out_features).requires_grad_(False)
-    mixing.load_state_dict(mlp.state_dict())
-    return x + mixing(norm(x))
+def half_of_the_package(x, norm, mlp):
+    """What a MixerBlock with these weights returns where its channel half adds nothing."""
+    _, S, C = x.shape
+    block = MixerBlock(S, C, len(mlp.dense_0.weight), 1).requires_grad_(False)
+    block.norm_0.load_state_dict(norm.state_dict())
+    block.token_mixing.load_state_dict(mlp.state_dict())
+    nn.init.zeros_(block.channel_mixing.dense_1.weight)
+    nn.init.zeros_(block.channel_mixing.dense_1.bias)
+    return block(x)
 
 
 def turned(mlp, x):
@@ -118,7 +122,7 @@ EXERCISES = {
         ),
     ),
     "02.2": Exercise(
-        reference=without_a_transpose,
+        reference=half_of_the_package,
         inputs=some_halves,
         mistakes={
             "the residual is missing: add x to the result": lambda x, norm, mlp: turned(mlp, norm(x)),
