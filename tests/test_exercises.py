@@ -1,6 +1,7 @@
 """The exercises: what their checks say of right answers, of every mistake in the catalogue, and of code that fails."""
 
 import ast
+import functools
 import inspect
 import json
 import os
@@ -483,6 +484,7 @@ def test_whatever_is_answered_one_sentence_comes_back(number, answer):
 # --- the notebooks and the catalogue belong together ------------------------------------------------------------------
 
 
+@functools.cache
 def cells(notebook):
     (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
     return nbformat.read(path, as_version=4).cells

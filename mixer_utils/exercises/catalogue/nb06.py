@@ -39,8 +39,12 @@ def precision_and_recall(matrix):
     return hits / matrix.sum(axis=0), hits / matrix.sum(axis=1)
 
 
+def f1_of_classes(matrix):
+    return 2 * matrix.diagonal() / (matrix.sum(axis=0) + matrix.sum(axis=1))
+
+
 def macro_f1(matrix):
-    return (2 * matrix.diagonal() / (matrix.sum(axis=0) + matrix.sum(axis=1))).mean()
+    return f1_of_classes(matrix).mean()
 
 
 def f1_of_means(matrix):
@@ -49,8 +53,7 @@ def f1_of_means(matrix):
 
 
 def weighted_f1(matrix):
-    scores = 2 * matrix.diagonal() / (matrix.sum(axis=0) + matrix.sum(axis=1))
-    return (scores * matrix.sum(axis=1)).sum() / matrix.sum()
+    return (f1_of_classes(matrix) * matrix.sum(axis=1)).sum() / matrix.sum()
 
 
 def gaps(confidence, right, bins):
@@ -58,7 +61,8 @@ def gaps(confidence, right, bins):
     where = (confidence * bins).astype(int)
     filled = np.unique(where)
     count = np.array([(where == b).sum() for b in filled])
-    return count, np.array([(confidence - right)[where == b].mean() for b in filled])
+    gap = np.array([(confidence - right)[where == b].mean() for b in filled])
+    return count, gap
 
 
 def calibration_error(confidence, right, bins):
@@ -75,7 +79,8 @@ def matrices():
 def answers():
     """Twelve answers: confidence (0 to below 1) and whether they are right; some bins stay empty."""
     confidence = np.array([0.95, 0.92, 0.97, 0.93, 0.98, 0.91, 0.72, 0.75, 0.71, 0.43, 0.47, 0.35])
-    return confidence, np.array([1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 1, 0])
+    right = np.array([1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 1, 0])
+    return confidence, right
 
 
 def compare(predict_a, predict_b, splits):
@@ -102,7 +107,8 @@ def one_by_one(a, b, splits):
 def unpaired(a, b, splits):
     images, labels = splits["test"]
     rates = [(predict(images) == labels).mean() for predict in (a, b)]
-    return [rates[0] - rates[1], np.sqrt(sum(p * (1 - p) / len(labels) for p in rates))]
+    variances = [p * (1 - p) / len(labels) for p in rates]
+    return [rates[0] - rates[1], np.sqrt(sum(variances))]
 
 
 def counted(a, b, splits):
@@ -199,9 +205,7 @@ EXERCISES = {
                 lambda matrix: np.mean(precision_and_recall(matrix))
             ),
             "you weighted the classes by their images: in the macro mean every class counts alike": weighted_f1,
-            "that is the F1 of every class: take the mean of them": (
-                lambda matrix: 2 * matrix.diagonal() / (matrix.sum(axis=0) + matrix.sum(axis=1))
-            ),
+            "that is the F1 of every class: take the mean of them": f1_of_classes,
             "the factor 2 is missing: F1 is 2 p r / (p + r)": lambda matrix: macro_f1(matrix) / 2,
             "that is the macro recall: combine it with the precision, class by class": (
                 lambda matrix: precision_and_recall(matrix)[1].mean()
