@@ -5,19 +5,15 @@ import json
 import sys
 from pathlib import Path
 
+from mixer_utils import MixerError
+
 
 def main(arguments=None):
     """Run one command; a mistake ends in one sentence on stderr and exit status 1 (2 for unusable arguments)."""
     options = parser().parse_args(arguments)
-    # Heavy imports come after the arguments are known to be good: --help and a typo answer at once.
-    from mixer_utils.checkpoints import CheckpointError
-    from mixer_utils.data import DataError
-    from mixer_utils.devices import DeviceError
-    from mixer_utils.training import TrainingError
-
     try:
-        options.run(options)
-    except (CheckpointError, DataError, DeviceError, TrainingError, ValueError) as error:
+        options.run(options)  # imports what is heavy: --help and a typo answer at once
+    except (MixerError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 
@@ -67,7 +63,8 @@ def parser():
 def run_train(options):
     import os
 
-    from mixer_utils.training import changed, train
+    from mixer_utils.recipes import changed
+    from mixer_utils.training import train
 
     _, history = train(changed(options.recipe, options.set), seed=options.seed, device=options.device, out=options.out,
                        resume=options.resume, tensorboard=options.tensorboard, compile=options.compile)  # fmt: skip
@@ -80,11 +77,11 @@ def run_train(options):
 
 
 def run_evaluate(options):
-    from mixer_utils.baselines import count_parameters
-    from mixer_utils.checkpoints import write_atomically
+    from mixer_utils._files import write_atomically
     from mixer_utils.data import load_dataset
     from mixer_utils.devices import pick_device
     from mixer_utils.evaluation import evaluate
+    from mixer_utils.model import count_parameters
 
     model, about = load_run(options.dir)
     report = evaluate(model.to(pick_device(options.device)), load_dataset(about["dataset"]))
