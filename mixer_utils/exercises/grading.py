@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from mixer_utils.data import data_folder
+from mixer_utils._files import data_folder
 from mixer_utils.exercises.catalogue import exercises_of
 from mixer_utils.exercises.cells import checks, needed, read
 from mixer_utils.exercises.exercise import diagnose, one_line

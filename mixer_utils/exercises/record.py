@@ -9,8 +9,7 @@ import json
 import os
 from pathlib import Path
 
-from mixer_utils.checkpoints import CheckpointError, write_atomically
-from mixer_utils.data import data_folder
+from mixer_utils._files import CheckpointError, data_folder, write_atomically
 
 SESSION = {"exercises": {}, "predictions": {}}
 
