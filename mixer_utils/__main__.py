@@ -1,7 +1,6 @@
 """The command line: python -m mixer_utils train | evaluate | predict | explorer | grade."""
 
 import argparse
-import csv
 import json
 import sys
 from pathlib import Path
@@ -114,49 +113,10 @@ def run_explorer(options):
 
 
 def run_grade(options):
-    from mixer_utils.exercises.grading import grade
+    from mixer_utils.exercises.grading import grade_files
 
-    files = [file for path in options.files for file in sorted(path.glob("*.ipynb")) or [path]]
-    marks = {}
-    for file in files:
-        if options.csv:
-            write_marks(options.csv, marks)  # before the first, too: a path that cannot be written is told at once
-        if len(files) > 1:
-            print(file)
-        try:
-            marks[file] = grade(file, options.seconds, options.whole)
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            marks[file] = {}
-            continue
-        for number, (state, sentence) in marks[file].items():
-            print(f"{number}  {state}" if state == "pass" else f"{number}  {state:7}  {sentence}")
-        print(f"{count_passed(marks[file])} of {len(marks[file])} passed", flush=True)
-    if options.csv:
-        write_marks(options.csv, marks)
-    if not all(marks.values()):
+    if not grade_files(options.files, options.seconds, options.whole, table=options.csv):
         sys.exit(1)
-
-
-def write_marks(path, marks):
-    """One row for each file: what was found of each exercise, how many passed, and of how many.
-
-    Raises ValueError where ``path`` cannot be written.
-    """
-    numbers = sorted({number for found in marks.values() for number in found})
-    try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["file", *numbers, "passed", "of"])
-            for name, found in marks.items():
-                states = [found.get(number, ("",))[0] for number in numbers]
-                table.writerow([name, *states, count_passed(found), len(found)])
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror}): give --csv another path.") from error
-
-
-def count_passed(found):
-    return sum(state == "pass" for state, _ in found.values())
 
 
 def load_run(folder):
