@@ -65,8 +65,8 @@ class TokenMixing(MlpBlock):
     """
 
     def forward(self, x):
-        # contiguous() puts the numbers that are added up side by side in memory; without it the products are slower.
-        return super().forward(x.transpose(1, 2).contiguous()).transpose(1, 2).contiguous()
+        turned = x.transpose(1, 2).contiguous()  # what is multiplied lies side by side: faster, see notebook 10
+        return super().forward(turned).transpose(1, 2).contiguous()
 
 
 class MixerBlock(nn.Module):
