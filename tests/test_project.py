@@ -44,7 +44,7 @@ def test_a_result_says_how_when_and_where_it_was_measured(path):
 OF_A_RECIPE = [path.stem for path in RESULTS if '"recipe": {' in path.read_text(encoding="utf-8")]
 
 
-# quick-gpu was measured when `quick` had four epochs, on a GPU that has not been at hand since; docs/results.md says so.
+# quick-gpu was measured when `quick` had four epochs, on a GPU not at hand since; docs/results.md says so.
 @pytest.mark.parametrize("name", sorted(set(OF_A_RECIPE) - {"quick-gpu"}))
 def test_results_were_measured_with_today_s_recipe(name):
     found = json.loads((ROOT / "results" / f"{name}.json").read_text())
