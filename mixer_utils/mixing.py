@@ -111,6 +111,7 @@ def follow(model, image, num_blocks=None):
 
 
 def block_influence(block, x, normed):
+    """``influence`` of one block, (S, S), from what enters it, (S, C), and what its first LayerNorm makes of that."""
     mix = block.token_mixing
     norm = block.norm_0
     C = x.shape[1]

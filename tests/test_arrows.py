@@ -87,6 +87,7 @@ def test_nobody_outside_the_package_imports_its_machinery():
 
 
 def test_an_arrow_that_goes_back_is_seen():
-    assert imported("from mixer_utils.training import train\nfrom mixer_utils import data", NAMES) == {"training", "data"}
+    source = "from mixer_utils.training import train\nfrom mixer_utils import data"
+    assert imported(source, NAMES) == {"training", "data"}
     assert imported("def f():\n    import mixer_utils.exercises.grading", NAMES) == {"exercises", "exercises.grading"}
     assert place("training") > place("evaluation") > place("checkpoints") > place("model")
