@@ -1,4 +1,4 @@
-"""MlpMixer beside three others of the same sizes: timm's, lucidrains' and the usual small MNIST Mixer."""
+"""MlpMixer beside two other ways of writing it, and beside timm's, lucidrains' and the usual small MNIST Mixer."""
 
 import collections
 import dataclasses
@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.timing import alternate, autocast, medians, precisions, ratio
-from mixer_utils.model import MlpMixer
+from mixer_utils.model import MlpBlock, MlpMixer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,42 @@ def ours(shape):
     """This project's Mixer, with the GELU that the others have."""
     sizes = dataclasses.asdict(shape)
     return MlpMixer(**{key: sizes[key] for key in sizes if key not in ("name", "batch_size")}, gelu="erf")
+
+
+def plain(shape):
+    """The same as one would first write it: a convolution that convolves, transposes that move nothing."""
+    model = ours(shape)
+    model.stem.proj.__class__ = nn.Conv2d  # the same weights, used otherwise
+    for block in model.blocks:
+        block.token_mixing.__class__ = PlainMixing
+    return model
+
+
+class PlainMixing(MlpBlock):
+    """Transpose, MlpBlock, transpose."""
+
+    def forward(self, x):
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+def from_the_left(shape):
+    """The same with token mixing as W_2 gelu(W_1 x): no transposes, but the layers are read, not called."""
+    model = ours(shape)
+    for block in model.blocks:
+        block.token_mixing.__class__ = MixingFromTheLeft
+    return model
+
+
+class MixingFromTheLeft(MlpBlock):
+    """Weights on the left of the tokens, (B, S, C) -> (B, S, C)."""
+
+    def forward(self, x):
+        return left(self.dense_1, self.act(left(self.dense_0, x)))
+
+
+def left(dense, x):
+    """A Linear over the second dimension instead of the last: (B, in, C) -> (B, out, C)."""
+    return torch.baddbmm(dense.bias[:, None], dense.weight.expand(len(x), -1, -1), x)
 
 
 def timm(shape):
@@ -115,7 +151,14 @@ class SmallBlock(nn.Module):
         return x + self.channels(x)
 
 
-MODELS = {"ours": ours, "timm": timm, "lucidrains": lucidrains, "small MNIST Mixer": SmallMixer}
+MODELS = {
+    "ours": ours,
+    "plain": plain,
+    "from the left": from_the_left,
+    "timm": timm,
+    "lucidrains": lucidrains,
+    "small MNIST Mixer": SmallMixer,
+}
 
 
 def build(name, shape, device):

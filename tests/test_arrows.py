@@ -1,6 +1,7 @@
 """Inside the package arrows go one way: a module imports from those above it here, and every module is in the list."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,13 @@ def test_an_arrow_that_goes_back_is_seen():
     assert imported(source, NAMES) == {"training", "data"}
     assert imported("def f():\n    import mixer_utils.exercises.grading", NAMES) == {"exercises", "exercises.grading"}
     assert place("training") > place("evaluation") > place("checkpoints") > place("model")
+
+
+def test_the_page_on_the_package_names_every_module_and_room_and_the_reading_is_about_as_long_as_it_says():
+    page = (PACKAGE.parent / "docs" / "package.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)\.py`", page)) | set(re.findall(r"`(\w+)/`", page))
+    assert set(ORDER) <= named
+    to_read = re.findall(r"^\| `(\w+)\.py`", page.partition("## Machinery")[0], re.MULTILINE)
+    lines = sum(len((PACKAGE / f"{name}.py").read_text(encoding="utf-8").splitlines()) for name in to_read)
+    assert len(to_read) == 14
+    assert abs(lines - int(re.search(r"About ([\d,]+) lines", page)[1].replace(",", ""))) < 100
