@@ -9,27 +9,15 @@ from torch.nn import functional as F
 
 from benchmarks import peers
 from benchmarks.timing import alternate, autocast, medians
+from mixer_utils import model
 from mixer_utils.devices import gains_from_bf16
 
 BASE = peers.Shape("base", 4, 128, 64, 512, 4, batch_size=64)
 
 
 def multiply_adds(shape):
-    """Multiply-adds of one image's forward pass; a training step takes three times as many, and one is two FLOPs.
-
-    A Linear from n to m numbers takes n * m for each vector it is given. So: the stem takes S patches of
-    P * P * in_channels numbers to C; in each block, token mixing takes each of C channels from S to D_S numbers and
-    back, 2 S D_S C, and channel mixing each of S tokens from C to D_C and back, 2 S C D_C; the head takes one vector
-    from C to num_classes. LayerNorm, GELU, biases and residuals are left out: each takes a few operations a number, not
-    a sum over a whole row. The backward pass has two products for each of the forward pass: one for the gradient of the
-    input, one for that of the weights.
-    With D_S fixed, this is linear in S: the paper's point about images of any size (section 2).
-    """
-    S, C = shape.num_tokens, shape.hidden_dim
-    stem = S * shape.patch_size**2 * shape.in_channels * C
-    tokens = 2 * S * shape.tokens_mlp_dim * C
-    channels = 2 * S * C * shape.channels_mlp_dim
-    return stem + shape.num_blocks * (tokens + channels) + C * shape.num_classes
+    """Multiply-adds of one image's forward pass through a Mixer of this Shape, by the formula in model.py."""
+    return model.multiply_adds(dataclasses.asdict(shape))
 
 
 def sweeps(base):
@@ -52,9 +40,10 @@ def run(device, smoke=False):
     unique = {shape: None for points in shapes.values() for _, shape in points}
     calls, memory = {}, {}
     for shape in unique:
-        model, batch = peers.build("ours", shape, device), shape.batch(device)
-        calls[shape] = functools.partial(peers.training_step, model, *batch, precision)
-        memory[shape] = memory_of(model, *batch, precision)
+        mixer = peers.build("ours", shape, device)
+        batch = shape.batch(device)
+        calls[shape] = functools.partial(peers.training_step, mixer, *batch, precision)
+        memory[shape] = memory_of(mixer, *batch, precision)
     times = alternate(calls, device, least=2, warmup=1) if smoke else alternate(calls, device, least=7, seconds=20)
     seconds, found = medians(times), {}
     for name, points in shapes.items():
@@ -88,9 +77,9 @@ def slope(x, y):
     return above / sum((a - mean_x) ** 2 for a in x)
 
 
-def memory_of(model, images, labels, precision):
+def memory_of(network, images, labels, precision):
     """Bytes of a training step: of the parameters, and of what autograd saves that is no parameter, each block once."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     saved = {}
 
     def note(tensor):
@@ -103,13 +92,13 @@ def memory_of(model, images, labels, precision):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), autocast(precision, images.device):
-        logits = model(images)
+        logits = network(images)
         loss = F.cross_entropy(logits.float(), labels)
     loss.backward()  # until here everything saved is alive, and no address stands for two blocks
-    model.zero_grad()
+    network.zero_grad()
     found = {
         "saved_bytes": sum(saved.values()),
-        "parameter_bytes": sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+        "parameter_bytes": sum(parameter.numel() * parameter.element_size() for parameter in network.parameters()),
     }
     if images.device.type == "cuda":
         found["peak_bytes"] = torch.cuda.max_memory_allocated() - before

@@ -1,6 +1,6 @@
 """How Mixers differ, feature by feature, read off the models themselves: python -m benchmarks.differences
 
-The README's table says the same of the authors' code and of Keras' example, which are read from their sources:
+docs/comparison.md says the same of the authors' code and of Keras' example, which are read from their sources:
 https://github.com/google-research/vision_transformer (vit_jax/models_mixer.py) and
 https://github.com/keras-team/keras-io (examples/vision/mlp_image_classification.py).
 """

@@ -1,17 +1,13 @@
 """What all benchmarks share: timing calls in turn, and keeping what was found with where it was found."""
 
-import datetime
-import importlib.metadata
-import json
-import platform
 import statistics
 import time
 from pathlib import Path
 
 import torch
 
-from mixer_utils.checkpoints import write_atomically
-from mixer_utils.devices import device_name, gains_from_bf16
+from benchmarks.provenance import write_result
+from mixer_utils.devices import gains_from_bf16
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("timm", "mlp-mixer-pytorch")
@@ -76,26 +72,8 @@ def autocast(precision, device):
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def save(part, found, device, folder):
-    """Write ``found`` to ``folder/bench-{part}.json`` (on a GPU ``bench-{part}-gpu.json``): where, when, how."""
+def save(part, result, device, folder):
+    """Write ``result`` to ``folder/bench-{part}.json`` (on a GPU ``bench-{part}-gpu.json``): where, when, how."""
     name = f"bench-{part}" if device.type == "cpu" or part == "gpu" else f"bench-{part}-gpu"
-    about = {
-        "command": f"python benchmarks/bench.py {part}",
-        "date": datetime.date.today().isoformat(),
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "seeds": [0],
-        "versions": versions(),
-    }
-    write_atomically(Path(folder) / f"{name}.json", (json.dumps({**about, **found}, indent=1) + "\n").encode())
-
-
-def versions():
-    """The versions of Python, torch and the installed ones of the packages compared with."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    command = f"python benchmarks/bench.py {part}"
+    write_result(Path(folder) / f"{name}.json", {"seeds": [0], **result}, command, device, PACKAGES)

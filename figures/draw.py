@@ -1,4 +1,4 @@
-"""Draw every figure of the README as SVG: `make figures`, or `python figures/draw.py [folder]`.
+"""Draw the figures of README and docs/ as SVG: `make figures`, or `python figures/draw.py [folder]`.
 
 The same bytes on every run, so that a figure in git changes only when its drawing or its numbers do.
 """

@@ -76,14 +76,14 @@ def image_files(folder, size, randaugment):
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}: make it, with one folder of images for each class.")
     try:
-        found = ImageFolder(folder, allow_empty=True)
+        images = ImageFolder(folder, allow_empty=True)
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no class folders: put the images of each class in a folder there.") from error
-    empty = some(found.classes, {found.classes[label] for label in found.targets})
+    empty = some(images.classes, {images.classes[label] for label in images.targets})
     if empty != "none":
         raise DataError(f"{folder} has class folders without an image ({empty}): fill them, or delete them.")
-    paths = np.array([os.fsencode(path) for path, _ in found.samples])
-    return FolderSplit(paths, torch.tensor(found.targets), size, randaugment), found.classes
+    paths = np.array([os.fsencode(path) for path, _ in images.samples])
+    return FolderSplit(paths, torch.tensor(images.targets), size, randaugment), images.classes
 
 
 def some(names, others):

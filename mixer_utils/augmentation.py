@@ -44,13 +44,17 @@ def random_affine(images, rotation=0.0, scale=0.0, shear=0.0, translation=0.0, e
     numbers = torch.rand(batch, AFFINE_NUMBERS, device=images.device) if numbers is None else numbers
     by = numbers * 2 - 1
     angle = by[:, 0] * math.radians(rotation)
-    cos, sin = angle.cos(), angle.sin()
-    wide, high, slant = 1 + by[:, 1] * scale, 1 + by[:, 2] * scale, by[:, 3] * shear
+    cos = angle.cos()
+    sin = angle.sin()
+    wide = 1 + by[:, 1] * scale
+    high = 1 + by[:, 2] * scale
+    slant = by[:, 3] * shear
     half = torch.tensor([width / 2, height / 2], device=images.device)  # grid_sample's unit is half an image
     move = by[:, 4:6] * translation / half
     # Where each pixel of the new image is taken from. x and y are counted in half widths and half heights: what goes
     # from one to the other is scaled by the ratio of the two, or a turned image that is not square would be squeezed.
-    x_from_y, y_from_x = (slant - sin) * high * (height / width), sin * wide * (width / height)
+    x_from_y = (slant - sin) * high * (height / width)
+    y_from_x = sin * wide * (width / height)
     matrix = torch.stack([cos * wide, x_from_y, move[:, 0], y_from_x, cos * high, move[:, 1]], 1)
     grid = F.affine_grid(matrix.view(batch, 2, 3), [batch, 1, height, width], align_corners=False)
     if elastic:

@@ -99,6 +99,7 @@ def reading(path, kind, if_missing, if_damaged):
 
 
 def digest_of(tensors, about):
+    """The SHA-256 of a file's content: its tensors by name, and the text ``about``."""
     digest = hashlib.sha256(about.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

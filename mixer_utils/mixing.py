@@ -60,7 +60,8 @@ def opposite_pairs(reads):
     unit = reads / np.maximum(np.linalg.norm(reads, axis=1, keepdims=True), 1e-12)
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, np.inf)
-    pairs, cosines = [], []
+    pairs = []
+    cosines = []
     for _ in range(len(reads) // 2):
         i, j = sorted(np.unravel_index(cosine.argmin(), cosine.shape))
         pairs.append((i, j))
@@ -101,16 +102,21 @@ def influence(model, image):
 @torch.no_grad()
 def follow(model, image, num_blocks=None):
     """``token_mixing_inputs`` and ``influence`` in one go, of the first ``num_blocks`` blocks."""
-    inputs, influences = [], []
-    for block, (x, normed) in zip(model.blocks[:num_blocks], _entering(model, image), strict=False):
+    inputs = []
+    influences = []
+    for block, (x, normed) in zip(model.blocks[:num_blocks], entering(model, image), strict=False):
         inputs.append(normed)
-        influences.append(_influence(block, x, normed))
+        influences.append(block_influence(block, x, normed))
     return torch.stack(inputs).float().cpu(), torch.stack(influences).float().cpu()
 
 
-def _influence(block, x, normed):
-    mix, norm, C = block.token_mixing, block.norm_0, x.shape[1]
-    mean, variance = x.mean(1, keepdim=True), x.var(1, unbiased=False, keepdim=True)
+def block_influence(block, x, normed):
+    """``influence`` of one block, (S, S), from what enters it, (S, C), and what its first LayerNorm makes of that."""
+    mix = block.token_mixing
+    norm = block.norm_0
+    C = x.shape[1]
+    mean = x.mean(1, keepdim=True)
+    variance = x.var(1, unbiased=False, keepdim=True)
     deviation = (variance + norm.eps).sqrt()
     standard = (x - mean) / deviation
     by_own_channel = norm.weight / deviation * (1 - (1 + standard**2) / C)  # LayerNorm's derivative, (S, C)
@@ -126,9 +132,10 @@ def composed(influences):
     The product of I + J over the blocks, so with the skip connections; channel mixing, which moves nothing from patch
     to patch, is left out.
     """
-    result, product = [], torch.eye(influences.shape[-1]).to(influences)
-    for one in influences:
-        product = product + one @ product
+    result = []
+    product = torch.eye(influences.shape[-1]).to(influences)
+    for influence_of_block in influences:
+        product = product + influence_of_block @ product
         result.append(product)
     return torch.stack(result)
 
@@ -141,7 +148,7 @@ def gelu_derivative(x, approximate):
     return slope
 
 
-def _entering(model, image):
+def entering(model, image):
     """What enters every block, (S, C), and what its first LayerNorm makes of it."""
     weights = next(model.parameters())
     x = model.stem(image[None].to(weights))

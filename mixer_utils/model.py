@@ -65,8 +65,8 @@ class TokenMixing(MlpBlock):
     """
 
     def forward(self, x):
-        # contiguous() puts the numbers that are added up side by side in memory; without it the products are slower.
-        return super().forward(x.transpose(1, 2).contiguous()).transpose(1, 2).contiguous()
+        turned = x.transpose(1, 2).contiguous()  # what is multiplied lies side by side: faster, see notebook 10
+        return super().forward(turned).transpose(1, 2).contiguous()
 
 
 class MixerBlock(nn.Module):
@@ -186,20 +186,20 @@ def check_config(image_size, patch_size, stochastic_depth, gelu, **sizes):
         raise ValueError(f'gelu is {gelu!r}: it must be "tanh" (the authors\') or "erf" (timm\'s).')
 
 
-def _paper(num_blocks, patch_size, hidden_dim):
+def paper_config(num_blocks, patch_size, hidden_dim):
     """A row of the paper's Table 1; D_S = C / 2 and D_C = 4 C hold in all of them."""
     return dict(image_size=224, in_channels=3, patch_size=patch_size, num_classes=1000, num_blocks=num_blocks,
                 hidden_dim=hidden_dim, tokens_mlp_dim=hidden_dim // 2, channels_mlp_dim=4 * hidden_dim)  # fmt: skip
 
 
 CONFIGS = {
-    "S/32": _paper(8, 32, 512),
-    "S/16": _paper(8, 16, 512),
-    "B/32": _paper(12, 32, 768),
-    "B/16": _paper(12, 16, 768),
-    "L/32": _paper(24, 32, 1024),
-    "L/16": _paper(24, 16, 1024),
-    "H/14": _paper(32, 14, 1280),
+    "S/32": paper_config(8, 32, 512),
+    "S/16": paper_config(8, 16, 512),
+    "B/32": paper_config(12, 32, 768),
+    "B/16": paper_config(12, 16, 768),
+    "L/32": paper_config(24, 32, 1024),
+    "L/16": paper_config(24, 16, 1024),
+    "H/14": paper_config(32, 14, 1280),
     # This project's own, for 28 x 28 grey images.
     "mnist/quick": dict(patch_size=7, num_blocks=2, hidden_dim=64, tokens_mlp_dim=64, channels_mlp_dim=256, gelu="erf"),
     "mnist/7": dict(patch_size=7, num_blocks=3, hidden_dim=96, tokens_mlp_dim=48, channels_mlp_dim=384, gelu="erf"),
@@ -237,7 +237,9 @@ def multiply_adds(config):
     are two products for each one, for the gradient of the input and for that of the weights.
     With D_S fixed, this is linear in S: the paper's point about images of any size (section 2).
     """
-    image_size, P, C = config["image_size"], config["patch_size"], config["hidden_dim"]
+    image_size = config["image_size"]
+    P = config["patch_size"]
+    C = config["hidden_dim"]
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     S = (height // P) * (width // P)
     stem = S * config["in_channels"] * P**2 * C

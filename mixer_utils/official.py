@@ -67,7 +67,7 @@ def load_official_npz(path, image_size):
     is not that of ``image_size``; ValueError for an ``image_size`` that no image can have.
     """
     check_config(image_size, patch_size=1, stochastic_depth=0, gelu="tanh")  # before a large file is read
-    return _build(_read_npz(Path(path)), AUTHORS, image_size, path)
+    return build(read_npz(Path(path)), AUTHORS, image_size, path)
 
 
 def save_official_npz(model, path):
@@ -77,12 +77,14 @@ def save_official_npz(model, path):
     there at all; CheckpointError where it cannot be written. ValueError for a model that would not come back the same:
     one with GELU in its erf form, which whoever reads the file would take for tanh, or with other than float32 numbers.
     """
-    tensors, found = model.state_dict(), {str(tensor.dtype) for tensor in model.parameters()}
+    tensors = model.state_dict()
+    dtypes = {str(tensor.dtype) for tensor in model.parameters()}
     if model.config["gelu"] != AUTHORS.gelu:
         raise ValueError('The authors\' format is for gelu="tanh", and this model has "erf": use save_checkpoint.')
-    if found != {"torch.float32"}:
-        raise ValueError(f"The authors' format is for float32, and this model has {', '.join(found)}: call .float().")
-    arrays, file = {}, io.BytesIO()
+    if dtypes != {"torch.float32"}:
+        raise ValueError(f"The authors' format is for float32, and this model has {', '.join(dtypes)}: call .float().")
+    arrays = {}
+    file = io.BytesIO()
     for name, tensor in tensors.items():
         array = tensor.detach().cpu().numpy()
         arrays[AUTHORS.key(name)] = np.ascontiguousarray(array.transpose(AUTHORS.axes[array.ndim]))
@@ -104,7 +106,7 @@ def load_timm(weights, image_size=224):
     if isinstance(weights, dict):
         tensors, source = weights, "The state dict"
     else:
-        tensors, source = _read_tensors(Path(weights)), weights
+        tensors, source = read_state_dict(Path(weights)), weights
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
             found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
@@ -113,10 +115,10 @@ def load_timm(weights, image_size=224):
                 "numbers."
             )
     arrays = {str(name): tensor.detach().cpu().float().numpy() for name, tensor in tensors.items()}
-    return _build(arrays, TIMM, image_size, source)
+    return build(arrays, TIMM, image_size, source)
 
 
-def _build(arrays, layout, image_size, source):
+def build(arrays, layout, image_size, source):
     """An MlpMixer filled with copies of ``arrays``, {their key: float32 array}; ``source`` is what errors call them."""
     other = f"{source} is no checkpoint of {layout.owner} Mixer"
 
@@ -143,7 +145,9 @@ def _build(arrays, layout, image_size, source):
         model = MlpMixer(image_size, in_channels, P, num_classes, num_blocks, hidden_dim, tokens_mlp_dim,
                          channels_mlp_dim, gelu=layout.gelu)  # fmt: skip
 
-    arrays, tensors, wrong = dict(arrays), {}, []
+    arrays = dict(arrays)
+    tensors = {}
+    wrong = []
     for name, tensor in model.state_dict().items():
         key, expected = layout.key(name), layout.turn(tensor.shape)
         array = arrays.pop(key, None)
@@ -161,7 +165,7 @@ def _build(arrays, layout, image_size, source):
     return model.eval()
 
 
-def _read_npz(path):
+def read_npz(path):
     """The arrays of an ``.npz`` file by name, read-only. Unlike np.load it allocates no more than the file holds."""
     arrays = {}
     with reading(path, ".npz", "fetch one", "fetch it anew"), zipfile.ZipFile(path) as archive:
@@ -177,14 +181,14 @@ def _read_npz(path):
     return arrays
 
 
-def _read_tensors(path):
+def read_state_dict(path):
     """The state dict of a ``.safetensors`` file, or of one that ``torch.save`` wrote."""
     with reading(path, "state dict's", "fetch one", "fetch it anew"):
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}, expected a dict of tensors")
-        return found
+        result = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(result, dict):
+            raise ValueError(f"it holds a {type(result).__name__}, expected a dict of tensors")
+        return result

@@ -306,4 +306,5 @@ def append(columns, record):
 
 
 def mean(values):
+    """The mean of a list of numbers."""
     return sum(values) / len(values)

@@ -1,4 +1,4 @@
-"""The table of how Mixers differ, in README and notebook 04, is what the models themselves say."""
+"""The table of how Mixers differ, in docs/comparison.md and notebook 04, is what the models themselves say."""
 
 import re
 from pathlib import Path
@@ -21,25 +21,25 @@ def table(text):
     return {name: {row[0]: row[at] for row in rows} for at, name in enumerate(heading) if name}
 
 
-README = table((ROOT / "README.md").read_text(encoding="utf-8"))
+PAGE = table((ROOT / "docs" / "comparison.md").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_readme_says_what_each_model_does(name):
+def test_the_table_says_what_each_model_does(name):
     found = features(name)
     if found is None:
         pytest.skip(f"{name} is not installed: pip install '.[bench]'")
-    assert README[COLUMNS[name]] == found
+    assert PAGE[COLUMNS[name]] == found
 
 
 def test_notebook_04_has_the_same_table():
     cells = nbformat.read(ROOT / "notebooks" / "04_mlp_mixer.ipynb", as_version=4).cells
     (text,) = [cell.source for cell in cells if "| | the authors |" in cell.source]
-    assert table(text) == README
+    assert table(text) == PAGE
 
 
 def test_here_it_is_as_the_authors_have_it_but_for_images_that_do_not_fit():
-    differ = {feature for feature, cell in README["the authors"].items() if cell != README["here"][feature]}
+    differ = {feature for feature, cell in PAGE["the authors"].items() if cell != PAGE["here"][feature]}
     assert differ == {"H or W no multiple of P"}
 
 

@@ -13,9 +13,6 @@ What was measured on a GPU lies in files called NAME-gpu.json, but for baselines
 """
 
 import dataclasses
-import datetime
-import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -23,9 +20,12 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for benchmarks/, which is not installed
+
+from benchmarks.provenance import write_result
 from mixer_utils import RECIPES, Snapshots, baselines, evaluate, load_dataset, load_pretrained, train
-from mixer_utils.checkpoints import PRETRAINED, read_tensors, write_atomically, write_tensors
-from mixer_utils.devices import device_name, gains_from_bf16
+from mixer_utils.checkpoints import PRETRAINED, read_tensors, write_tensors
+from mixer_utils.model import count_parameters
 from mixer_utils.snapshots import RECORDED_RUN
 from mixer_utils.training import mixer_for
 
@@ -48,7 +48,7 @@ def seeds_of(name, seeds, out=None):
         report = evaluate(model, data)
         metrics = report.metrics() | {
             "train_seconds": history.train_seconds, "images_per_second": history.images_per_second,
-            "num_parameters": baselines.count_parameters(model), "recipe": name, "seed": seed,
+            "num_parameters": count_parameters(model), "recipe": name, "seed": seed,
         }  # fmt: skip
         run = {"seed": seed, "metrics": metrics, "validation_accuracy": history.epochs["validation_accuracy"][-1]}
         if seed == seeds[0]:  # one run's curves are enough for the figures
@@ -115,7 +115,7 @@ def compare(variants, data, seeds):
         found[name] = {
             "learning_rate": rate,
             "validation_accuracy_by_rate": tried,
-            "num_parameters": baselines.count_parameters(model),
+            "num_parameters": count_parameters(model),
             "summary": summaries(columns),
             "runs": runs,
         }
@@ -127,7 +127,7 @@ def measure_baselines():
     """The Mixer of `minute` against a linear model, an MLP and a CNN with as many parameters, by the same recipe."""
     data, recipe = load_dataset("mnist"), RECIPES["minute"]
     shape, classes = data.image_shape, len(data.class_names)
-    budget = baselines.count_parameters(mixer_for(recipe, data))
+    budget = count_parameters(mixer_for(recipe, data))
     variants = {
         "linear": (recipe, lambda: baselines.linear(shape, classes), RATES),
         "MLP": (recipe, lambda: baselines.mlp(shape, classes, budget), RATES),
@@ -177,16 +177,9 @@ def rounded(value, digits):
     return round(value, digits) if isinstance(value, float) else value
 
 
-def save(name, found):
+def save(name, result):
     device = torch.device("cuda" if GPU else "cpu")
-    where = device_name(device) + ("" if GPU else f", {torch.get_num_threads()} threads")
-    about = {
-        "command": f"python tools/measure.py {name.split('-')[0]}",
-        "date": datetime.date.today().isoformat(),
-        "device": f"{where}, {'bfloat16' if gains_from_bf16(device) else 'float32'} autocast",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-    }
-    write_atomically(RESULTS / f"{name}.json", (json.dumps({**about, **found}, indent=1) + "\n").encode())
+    write_result(RESULTS / f"{name}.json", result, f"python tools/measure.py {name.split('-')[0]}", device)
 
 
 MEASUREMENTS = {

@@ -17,7 +17,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
-from nbclient import NotebookClient
+import running
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +29,7 @@ def execute(path, change=None):
 
     ``change(notebook)`` may edit its cells before.
     """
-    os.environ |= {"MIXER_PROGRESS": "0", "MIXER_EXERCISES": "0"}  # no bars, and nobody's answers
+    os.environ["MIXER_EXERCISES"] = "0"  # nobody's answers
     notebook = nbformat.read(path, as_version=4)
     if change:
         change(notebook)
@@ -37,15 +37,7 @@ def execute(path, change=None):
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    NotebookClient(
-        notebook,
-        timeout=900,
-        extra_arguments=["--log-level=ERROR"],
-        kernel_name="python3",
-        record_timing=False,
-        coalesce_streams=True,
-        resources={"metadata": {"path": path.parent}},
-    ).execute()
+    running.run(notebook, path.parent)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):  # a view's picture stays: without its kernel the view itself is dead
@@ -57,18 +49,12 @@ def execute(path, change=None):
     return notebook
 
 
-def write(notebook, path):
-    part = path.with_suffix(".part")
-    nbformat.write(notebook, part)
-    os.replace(part, path)
-
-
 def save(paths):
     # As the tests run them: notebook 09 with the model that ships.
     os.environ |= {"MIXER_DOWNLOAD": "0", "MIXER_WEIGHTS": "build/no-weights"}
     for path in paths:
         start = time.perf_counter()
-        write(execute(path), path)
+        running.write(execute(path), path)
         print(f"{path.name}: saved after {time.perf_counter() - start:.0f} s")
 
 
@@ -96,7 +82,7 @@ def tutorial(build=ROOT / "build"):
         except CellExecutionError as error:
             print(f"failed.\n\n{error}\n\nThe notebook above stopped; those before it are under {build.name}/.")
             return 1
-        write(notebook, build / path.name)
+        running.write(notebook, build / path.name)
         write_page(notebook, build / f"{path.stem}.html")
         print(f"{time.perf_counter() - before:.0f} s", flush=True)
     print(f"\nAll {len(NOTEBOOKS)} notebooks ran in {(time.perf_counter() - start) / 60:.1f} minutes.")
@@ -147,7 +133,7 @@ def solutions(build=ROOT / "build" / "solutions"):
             print(f"failed.\n\n{error}\n")
             failed.append(path.stem)
             continue
-        write(notebook, build / path.name)
+        running.write(notebook, build / path.name)
         outputs = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
         printed = "\n".join(outputs).splitlines()
         asked = [number for cell in notebook.cells for number, _ in checks(cell.source)]

@@ -22,8 +22,11 @@ import tomllib
 from pathlib import Path
 
 import nbformat
-from nbclient import NotebookClient
 from sphinx.cmd.build import main as sphinx
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import running
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -130,21 +133,11 @@ def with_state(path, cache):
     if not kept.exists():
         print(f"{path.name} has views: running it for their state", flush=True)
         notebook = nbformat.read(path, as_version=4)
-        os.environ["MIXER_PROGRESS"] = "0"
-        NotebookClient(
-            notebook,
-            timeout=900,
-            extra_arguments=["--log-level=ERROR"],
-            kernel_name="python3",
-            coalesce_streams=True,
-            resources={"metadata": {"path": path.parent}},
-        ).execute()
+        running.run(notebook, path.parent)
         cache.mkdir(parents=True, exist_ok=True)
         for old in cache.glob(f"{path.stem}-*"):
             old.unlink()
-        part = kept.with_suffix(".part")
-        nbformat.write(notebook, part)
-        os.replace(part, kept)
+        running.write(notebook, kept)
     return nbformat.read(kept, as_version=4)
 
 
