@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from mixer_utils.explorer import write_explorer
+from mixer_utils.widgets.page import write_explorer
 
 HERE = Path(__file__).parent
 

@@ -106,7 +106,7 @@ def run_predict(options):
 
 
 def run_explorer(options):
-    from mixer_utils.explorer import write_explorer
+    from mixer_utils.widgets.page import write_explorer
 
     path = write_explorer(options.out, options.dir and load_run(options.dir)[0])
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, open it in a browser.")

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from mixer_utils import create_mixer, explorer, load_pretrained, save_checkpoint
+from mixer_utils import create_mixer, load_pretrained, save_checkpoint
 from mixer_utils.__main__ import main
-from mixer_utils.widgets import packed
+from mixer_utils.widgets import page as explorer
+from mixer_utils.widgets.base import packed
 
 VIEWS = ["mixing", "influence", "digit", "training"]
 WITHOUT_END = {"meta", "link", "input", "br", "img"}

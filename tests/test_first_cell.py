@@ -263,7 +263,7 @@ def run_setup_cell(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks", ROOT / "mixer_utils" / "static"], ids=os.path.basename)
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks", ROOT / "mixer_utils" / "widgets"], ids=os.path.basename)
 def test_inside_the_repository_the_setup_cell_takes_the_package_beside_it(run_setup_cell, folder, capsys):
     assert run_setup_cell(folder)["device"].type in ("cpu", "cuda", "mps")
     assert sys.path[0] == str(ROOT)

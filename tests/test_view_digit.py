@@ -11,9 +11,8 @@ from PIL import Image
 from traitlets import TraitError
 
 from mixer_utils import load_dataset, load_pretrained
-from mixer_utils import widgets as views
 from mixer_utils.data import Split
-from mixer_utils.widgets import draw_digit
+from mixer_utils.widgets import digit, draw_digit
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +124,7 @@ def test_the_examples_are_three_of_each_class_and_the_mistakes_worst_first(model
 
 
 def test_mistakes_are_looked_for_in_images_evenly_spread_as_the_list_says(tiny_mixer, mnist, monkeypatch):
-    monkeypatch.setattr(views, "MOST_TRIED", 30)
+    monkeypatch.setattr(digit, "MOST_TRIED", 30)
     model, part = tiny_mixer(), dataclasses.replace(mnist, test=mnist.test[:100])
     view = draw_digit(model, part)
     wrong = [start for start in view.data["starts"] if "called" in start["label"]]

@@ -7,7 +7,8 @@ import traitlets
 
 from mixer_utils import create_mixer, load_pretrained, mixing
 from mixer_utils.data import normalize
-from mixer_utils.widgets import MOST_SENT, explore_influence, packed_mixer
+from mixer_utils.widgets import explore_influence
+from mixer_utils.widgets.base import MOST_SENT, packed_mixer
 
 ODD = dict(image_size=(21, 14), in_channels=3, patch_size=7, hidden_dim=10, num_blocks=3, tokens_mlp_dim=5)
 TRAITS = ["image", "block", "patch", "unit", "channel", "show", "direction"]
@@ -86,10 +87,10 @@ def test_of_a_large_model_one_image_is_followed_here_and_its_numbers_are_sent(la
 
 
 def test_of_a_model_larger_still_as_many_blocks_are_sent_as_fit(monkeypatch, model, images):
-    monkeypatch.setattr("mixer_utils.widgets.MOST_SENT", 2200)  # an image is 882 bytes, a block about 330
+    monkeypatch.setattr("mixer_utils.widgets.base.MOST_SENT", 2200)  # an image is 882 bytes, a block about 330
     view = explore_influence(model, images)
     assert (view.data["num_blocks"], view.data["all_blocks"]) == (3, 3)
-    monkeypatch.setattr("mixer_utils.widgets.MOST_SENT", 1700)
+    monkeypatch.setattr("mixer_utils.widgets.base.MOST_SENT", 1700)
     view = explore_influence(model, images)
     assert (view.data["num_blocks"], view.data["all_blocks"]) == (2, 3)
     assert unpacked(view.data["trace"]["normed"]).shape == (2, 6, 10)
@@ -211,6 +212,6 @@ def test_more_images_than_can_be_sent_are_refused(model):
 
 
 def test_patches_too_many_for_any_block_are_refused(monkeypatch, model, images):
-    monkeypatch.setattr("mixer_utils.widgets.MOST_SENT", 1000)
+    monkeypatch.setattr("mixer_utils.widgets.base.MOST_SENT", 1000)
     with pytest.raises(ValueError, match="6 patches are too many for this view"):
         explore_influence(model, images)

@@ -8,8 +8,9 @@ import torch
 import traitlets
 from PIL import Image
 
-from mixer_utils import MlpMixer, create_mixer, load_pretrained, mixing, widgets
-from mixer_utils.widgets import MOST_SENT, explore_mixing
+from mixer_utils import MlpMixer, create_mixer, load_pretrained, mixing
+from mixer_utils.widgets import base, explore_mixing
+from mixer_utils.widgets.base import MOST_SENT
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_b_16_opens_within_3_seconds_and_sends_at_most_10_mb():
 
 def test_of_a_model_too_large_for_two_the_model_alone_is_sent_and_then_nothing(monkeypatch, tiny_mixer):
     model = tiny_mixer()  # 80 weights: 2 bytes each, and what goes with them
-    monkeypatch.setattr(widgets, "MOST_SENT", 300)
+    monkeypatch.setattr(base, "MOST_SENT", 300)
     view = explore_mixing(model)
     assert [side["title"] for side in view.data["sides"]] == ["this model"]
     assert sent(view.data["sides"][0]["maps"]).dtype == np.float16
@@ -120,7 +121,7 @@ def test_of_a_model_too_large_for_two_the_model_alone_is_sent_and_then_nothing(m
         ValueError, match=r"^This model's token mixing has 80 weights, more than a view sends: .*before= away\.$"
     ):
         explore_mixing(model, before=tiny_mixer(1))
-    monkeypatch.setattr(widgets, "MOST_SENT", 100)
+    monkeypatch.setattr(base, "MOST_SENT", 100)
     with pytest.raises(ValueError, match="^This model's token mixing has 80 weights"):
         explore_mixing(model)
 

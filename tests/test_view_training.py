@@ -6,9 +6,10 @@ import torch
 import traitlets
 from PIL import Image
 
-from mixer_utils import mixing, widgets
+from mixer_utils import mixing
 from mixer_utils.snapshots import Snapshots, load_recorded_run
-from mixer_utils.widgets import explore_training, mosaic
+from mixer_utils.widgets import base, explore_training
+from mixer_utils.widgets.training import mosaic
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +80,14 @@ def test_snapshots_of_one_s_own_run_are_shown(tiny_mixer):
 
 def test_of_a_run_too_large_fewer_snapshots_are_sent_the_last_one_among_them(monkeypatch, tiny_mixer):
     snapshots = taken(tiny_mixer(), range(11), np.linspace(0, 1, 11))  # 80 weights each
-    monkeypatch.setattr(widgets, "MOST_SENT", 500)
+    monkeypatch.setattr(base, "MOST_SENT", 500)
     view = explore_training(snapshots)
     assert view.steps == [0, 5, 10]
     np.testing.assert_array_equal(sent(view.data["weights"]), snapshots.weights.numpy()[[0, 5, 10]])
     np.testing.assert_allclose(view.validation_accuracy, [0, 0.5, 1])
-    monkeypatch.setattr(widgets, "MOST_SENT", 200)
+    monkeypatch.setattr(base, "MOST_SENT", 200)
     assert explore_training(snapshots).steps == [10]
-    monkeypatch.setattr(widgets, "MOST_SENT", 100)
+    monkeypatch.setattr(base, "MOST_SENT", 100)
     with pytest.raises(ValueError, match=r"^One snapshot of this run has 80 weights, more than a view sends: [^.]*\.$"):
         explore_training(snapshots)
 

@@ -52,7 +52,7 @@ def build(folder=ROOT / "build", views=True):
         notebook = with_state(path, folder / "site-views") if alive else nbformat.read(path, as_version=4)
         nbformat.write(page(live_outputs(notebook), path.name), source / "notebooks" / path.name)
     if views:
-        from mixer_utils.explorer import write_explorer
+        from mixer_utils.widgets.page import write_explorer
 
         write_explorer(work / "explorer")
     tags = ["-t", "explorer"] if views else []
@@ -145,7 +145,7 @@ def live_outputs(notebook):
     """Make the views of a run notebook live on a page without a kernel; changes the notebook in place and returns it.
 
     Reads the state that nbclient leaves in ``metadata.widgets`` and removes it. An output that shows an anywidget
-    becomes the place that ``mixer_utils.explorer.embedded`` makes of its traits; the saved picture, or text, stands
+    becomes the place that ``mixer_utils.widgets.page.embedded`` makes of its traits; the saved picture, or text, stands
     there until the browser has drawn the view. The last one brings the data, the style and the script of all. What
     shows any other widget keeps its picture or text alone.
     """
@@ -157,7 +157,7 @@ def live_outputs(notebook):
             if model.get("model_module") == "anywidget":
                 shown.append((output, model))
     if shown:
-        from mixer_utils.explorer import embedded
+        from mixer_utils.widgets.page import embedded
 
         places, end = embedded([traits(model) for _, model in shown])
         for (output, _), place in zip(shown, places, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 from helpers import FRAMES
 
 from mixer_utils import mixing
-from mixer_utils.widgets import signed_colours
+from mixer_utils.widgets.base import signed_colours
 
 TABLE = signed_colours().astype(int)
 

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from mixer_utils import widgets
+from mixer_utils.widgets import embedding
 
 # The colours at points (x, y) of a canvas, in CSS pixels. As texts: Playwright takes seconds for long lists.
 COLOURS = """(canvas, points) => {
@@ -37,7 +37,7 @@ def colours(canvas, points):
 
 def off(found, values, scale):
     """How far colours (n, 3) are from those of signed values (in_channels, h, w), one channel's step to and fro."""
-    steps = [widgets.as_colours(values + step * scale / 255, scale).reshape(-1, 3).astype(int) for step in (-1, 0, 1)]
+    steps = [embedding.as_colours(values + step * scale / 255, scale).reshape(-1, 3).astype(int) for step in (-1, 0, 1)]
     return np.min([abs(found - step) for step in steps], axis=0).max()
 
 
@@ -256,7 +256,7 @@ def check_images(root, view):
     wait_for(root, f"root.querySelector('[data-trait=k]').value === '{k}'")
     assert root.locator("[data-trait=sort]").input_value() == sort
     channels, height, width = view.data["image_shape"]
-    image = widgets.from_patches(view.patches[view.image], view.data["image_shape"])
+    image = embedding.from_patches(view.patches[view.image], view.data["image_shape"])
     rebuilt, top = view.rebuilt(), np.abs(image).max()
     bias = np.frombuffer(view.data["bias"]["bytes"], "float32")[view.filter]
     tokens = view.patches[view.image] @ view.filters[view.filter] + bias

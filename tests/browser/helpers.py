@@ -20,7 +20,7 @@ import numpy as np
 from nbformat import v4
 from PIL import Image
 
-from mixer_utils.explorer import embedded
+from mixer_utils.widgets.page import embedded
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"

@@ -9,7 +9,7 @@ import torch
 from helpers import move, pixels, screenshot, watched_page
 
 from mixer_utils import load_dataset, load_pretrained, load_recorded_run, widgets
-from mixer_utils.explorer import embedded, write_explorer
+from mixer_utils.widgets.page import embedded, write_explorer
 
 VIEWS = {
     "mixing": lambda: widgets.explore_mixing(load_pretrained("mnist")),

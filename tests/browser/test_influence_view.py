@@ -9,7 +9,9 @@ from check_influence import check_influence, click, expect_shown, of
 from helpers import FRAMES, latency, screenshot, show_view
 
 from mixer_utils import create_mixer, load_pretrained, mixing
-from mixer_utils.widgets import STATIC, explore_influence, packed_mixer
+from mixer_utils.widgets import explore_influence
+from mixer_utils.widgets.base import packed_mixer
+from mixer_utils.widgets.front_end import joined
 
 RUN = """([spec, images]) => {
   for (const one of Object.values(spec.tensors)) one.bytes = Uint8Array.from(atob(one.bytes), (c) => c.charCodeAt(0));
@@ -41,8 +43,7 @@ def opened(page, tmp_path):
 
 def follow(page, model, images):
     """What the browser's Mixer computes for normalised images, stage by stage."""
-    scripts = "\n".join((STATIC / f"{name}.js").read_text(encoding="utf-8") for name in ["kit", "mixer"])
-    page.add_script_tag(content=f"{scripts}\nwindow.Mixer = Mixer;", type="module")
+    page.add_script_tag(content=f"{joined('mixer')}\nwindow.Mixer = Mixer;", type="module")
     page.wait_for_function("window.Mixer !== undefined")
     spec = packed_mixer(model)
     for one in spec["tensors"].values():

@@ -5,8 +5,8 @@ from check_mixing import check_mixing, expect_shown, tiles
 from helpers import latency, screenshot
 from tiles import choose
 
-from mixer_utils import create_mixer, load_pretrained, widgets
-from mixer_utils.widgets import explore_mixing
+from mixer_utils import create_mixer, load_pretrained
+from mixer_utils.widgets import base, explore_mixing
 
 
 @pytest.mark.parametrize("ratio", [1, 1.25, 2])
@@ -44,7 +44,7 @@ def test_on_a_phone_the_panels_wrap_and_rows_are_full(opened):
 
 
 def test_a_model_alone_is_shown_without_a_choice_to_compare(opened, monkeypatch):
-    monkeypatch.setattr(widgets, "MOST_SENT", 400)  # room for one side
+    monkeypatch.setattr(base, "MOST_SENT", 400)  # room for one side
     view = explore_mixing(create_mixer("mnist/4", patch_size=14, tokens_mlp_dim=7, num_blocks=2))
     page, root = opened(view)
     assert len(view.data["sides"]) == 1 and root.locator("[data-trait=compare]").count() == 0

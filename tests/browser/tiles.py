@@ -3,7 +3,7 @@
 import numpy as np
 from helpers import FRAMES
 
-from mixer_utils.widgets import signed_colours
+from mixer_utils.widgets.base import signed_colours
 
 # The colours in the middle of every square: units as they are drawn, then reads and writes, rows, columns, RGB.
 COLOURS = """(canvas, [count, rows, columns]) => {

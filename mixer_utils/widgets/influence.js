@@ -1,6 +1,13 @@
 // View 2: which patches talk to which for one image, the units that make it so, and one unit's arithmetic.
 
-function influence(model, root) {
+import {
+  arrow, choice, colourTable, css, drawnFrom, fillMap, frame, largest, legend, make, onCanvas, panel, place, pointer,
+  set, signed, slider, unpack,
+} from "./kit.js";
+import { gelu, geluOf, left, Mixer, sum } from "./mixer.js";
+import { tileGrid } from "./tiles.js";
+
+export function influence(model, root) {
   const data = model.get("data"), [rows, columns] = data.grid, S = rows * columns, units = data.num_units;
   const C = data.num_channels, table = colourTable(data.colours), pictures = unpack(data.images).values;
   const source = data.mixer ? influenceComputed(data) : influenceSent(data), key = legend(table);
@@ -52,8 +59,14 @@ function influence(model, root) {
     const all = root.clientWidth - 46, beside = all - 2 * columns * large - 40; // beside the image, where there is room
     return Math.max(1, Math.min(units, Math.floor(((beside > 200 ? beside : all) + tile.gap) / (tile.width + tile.gap))));
   };
-  const corner = (at, across) =>
-    [2 + (at % across) * (tile.width + tile.gap), 2 + Math.floor(at / across) * (tile.height + tile.gap)];
+  const strip = tileGrid(model, "unit", {
+    canvas: canvases.units,
+    order: () => now.order,
+    hover: (found) => {
+      hovered = found && { map: "units", at: found.item };
+      say();
+    },
+  });
 
   function look() {
     const [image, l, patch, h, c] = ["image", "block", "patch", "unit", "channel"].map((name) => model.get(name));
@@ -150,21 +163,18 @@ function influence(model, root) {
   }
 
   function drawUnits() {
-    const { l, h, order } = now, across = perRow(), down = Math.ceil(units / across);
+    const { l, order } = now;
     const top = Math.max(...order.map((unit) => largest(source.reads(l, unit))));
-    Object.assign(canvases.units.dataset, { ...tile, across, order: order.join(" "), scale: top });
-    const width = across * (tile.width + tile.gap) - tile.gap + 4, height = down * (tile.height + tile.gap) - tile.gap + 4;
-    onCanvas(canvases.units, width, height, (context, ratio) => {
+    Object.assign(canvases.units.dataset, { ...tile, scale: top });
+    strip.draw({ ...tile, across: perRow(), margin: 2 }, (context, ratio) => {
       const picture = context.createImageData(canvases.units.width, canvases.units.height);
-      const pixels = new Uint32Array(picture.data.buffer), device = Math.max(1, Math.floor(tile.side * ratio));
+      const pixels = new Uint32Array(picture.data.buffer);
+      const side = Math.max(1, Math.floor(tile.side * ratio));
       order.forEach((unit, at) => {
-        const [x, y] = corner(at, across).map((size) => Math.round(size * ratio));
-        fillMap(pixels, canvases.units.width, x, y, device, rows, columns, source.reads(l, unit), top, table);
+        const [x, y] = strip.corner(at).map((size) => Math.round(size * ratio));
+        fillMap(pixels, canvases.units.width, x, y, side, rows, columns, source.reads(l, unit), top, table);
       });
       context.putImageData(picture, 0, 0);
-      const [x, y] = corner(order.indexOf(h), across);
-      context.lineWidth = 1.5 * ratio;
-      context.strokeRect((x - 1.5) * ratio, (y - 1.5) * ratio, (tile.width + 3) * ratio, (tile.height + 3) * ratio);
     });
   }
 
@@ -185,37 +195,35 @@ function influence(model, root) {
 
   function under(event, name) {
     const [x, y] = pointer(event, canvases[name]);
-    if (name !== "units") {
-      const side = Number(canvases[name].dataset.side), r = Math.floor(y / side), c = Math.floor(x / side);
-      return r >= 0 && r < rows && c >= 0 && c < columns ? { map: name, at: r * columns + c } : null;
-    }
-    const across = Number(canvases.units.dataset.across), c = Math.floor((x - 2) / (tile.width + tile.gap));
-    const at = Math.floor((y - 2) / (tile.height + tile.gap)) * across + c;
-    return c >= 0 && c < across && at >= 0 && at < units ? { map: name, at: now.order[at] } : null;
+    const side = Number(canvases[name].dataset.side);
+    const r = Math.floor(y / side);
+    const c = Math.floor(x / side);
+    return r >= 0 && r < rows && c >= 0 && c < columns ? { map: name, at: r * columns + c } : null;
   }
 
+  const leave = () => {
+    hovered = null;
+    say();
+  };
   for (const [name, element] of Object.entries(canvases)) {
-    const trait = name === "units" ? "unit" : "patch";
-    element.addEventListener("pointermove", (event) => { hovered = under(event, name); say(); });
-    for (const leaves of ["pointerleave", "blur"]) element.addEventListener(leaves, () => { hovered = null; say(); });
+    element.addEventListener("blur", leave);
+    if (name === "units") continue; // the grid of tiles has its own
+    element.addEventListener("pointermove", (event) => {
+      hovered = under(event, name);
+      say();
+    });
+    element.addEventListener("pointerleave", leave);
     element.addEventListener("click", (event) => {
       const found = under(event, name);
-      if (found) set(model, { [trait]: found.at });
+      if (found) set(model, { patch: found.at });
     });
     element.addEventListener("keydown", (event) => {
       const step = arrow(event);
       if (!step) return;
       const [down, right, shift] = step;
-      if (name === "units") {
-        const at = now.order.indexOf(model.get("unit")) + right + down * Number(element.dataset.across);
-        if (at < 0 || at >= units) return;
-        set(model, { unit: now.order[at] });
-        const [, y] = corner(at, Number(element.dataset.across)), strip = element.parentElement;
-        if (y < strip.scrollTop || y + tile.height > strip.scrollTop + strip.clientHeight) strip.scrollTop = y - 10;
-        return;
-      }
       const from = shift && hovered?.map === name ? hovered.at : model.get("patch");
-      const r = Math.floor(from / columns) + down, c = (from % columns) + right;
+      const r = Math.floor(from / columns) + down;
+      const c = (from % columns) + right;
       if (r < 0 || r >= rows || c < 0 || c >= columns) return;
       hovered = shift ? { map: name, at: r * columns + c } : null;
       if (shift) say();

@@ -11,14 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from mixer_utils import __version__, widgets
-from mixer_utils._files import write_atomically
-from mixer_utils.data import Unreachable, load_dataset
+from mixer_utils import __version__
+from mixer_utils._files import Unreachable, write_atomically
+from mixer_utils.data import load_dataset
 from mixer_utils.mixing import patch_grid
 from mixer_utils.model import count_parameters
 from mixer_utils.published import load_pretrained
 from mixer_utils.snapshots import load_recorded_run
-from mixer_utils.widgets import FRONT_END, STATIC, STYLE
+from mixer_utils.widgets.base import about, check_model
+from mixer_utils.widgets.digit import draw_digit
+from mixer_utils.widgets.front_end import FOLDER, STYLE, joined
+from mixer_utils.widgets.influence import explore_influence
+from mixer_utils.widgets.mixing import explore_mixing
+from mixer_utils.widgets.training import explore_training
 
 MOST_BYTES = 4_000_000  # of the page
 
@@ -42,31 +47,32 @@ def write_explorer(out, model=None):
 
 def explorer_page(model):
     """The explorer's HTML for an MlpMixer."""
-    widgets.check_model(model)
+    check_model(model)
     weights = count_parameters(model)
     if 2 * weights > MOST_BYTES:  # two bytes a weight; compressed and written as text they are no shorter
         raise ValueError(too_large(f"it has {weights / 1e6:.1f} million weights"))
     precision = ""
-    if 4 * weights > MOST_BYTES:
-        model, precision = copy.deepcopy(model).half().float(), " (in half precision)"  # the shipped ones are just that
+    if 4 * weights > MOST_BYTES:  # the shipped ones are in half precision as they are
+        model = copy.deepcopy(model).half().float()
+        precision = " (in half precision)"
     recorded = load_recorded_run()
     views = {
-        "mixing": widgets.explore_mixing(model),
+        "mixing": explore_mixing(model),
         "influence": influence_view(model),
-        "digit": widgets.draw_digit(model),
-        "training": widgets.explore_training(recorded),
+        "digit": draw_digit(model),
+        "training": explore_training(recorded),
     }
     places, end = embedded({f"{name}-view": view.get_state() for name, view in views.items()})
     rows, columns = patch_grid(model)
     _, height, width = model.image_shape
     P = model.config["patch_size"]
-    template = string.Template((STATIC / "page.html").read_text(encoding="utf-8"))
+    template = string.Template((FOLDER / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         {f"{name}_view": place for name, place in zip(views, places, strict=True)},
         **{name: model.config[name] for name in ("num_blocks", "hidden_dim", "tokens_mlp_dim", "num_classes")},
         image=f"{height} × {width} pixels",
         patches=f"{rows} × {columns} = {rows * columns} patches of {P} × {P}",
-        story=f"all {weights:,} weights{precision} of a Mixer{trained(getattr(model, 'about', {}))}",
+        story=f"all {weights:,} weights{precision} of a Mixer{trained(about(model))}",
         run=f"{recorded.about['model']['num_blocks']} blocks{trained(recorded.about)}",
         version=__version__,
         repository=repository_link(),
@@ -77,11 +83,11 @@ def explorer_page(model):
 def influence_view(model):
     """View 2 on the images the model was trained on; where they cannot be had, on digits, and one line says so."""
     try:
-        return widgets.explore_influence(model)
+        return explore_influence(model)
     except Unreachable as error:
         print(f"The page has no images to start a drawing from, and small digits in the view of influence: {error}")
         digits = load_dataset("digits").test
-        return widgets.explore_influence(model, digits.images[[digits.labels.tolist().index(k) for k in range(10)]])
+        return explore_influence(model, digits.images[[digits.labels.tolist().index(k) for k in range(10)]])
 
 
 def too_large(found):
@@ -92,11 +98,12 @@ def too_large(found):
     )
 
 
-def trained(about):
-    """How a model was trained, as far as ``about`` knows: the end of a sentence."""
-    if "recipe" not in about:
+def trained(known):
+    """How a model was trained, as far as is known about it: the end of a sentence."""
+    if "recipe" not in known:
         return ""
-    recipe, dataset = about["recipe"], about["dataset"].replace("mnist", "MNIST")
+    recipe = known["recipe"]
+    dataset = known["dataset"].replace("mnist", "MNIST")
     return html.escape(f", trained on {dataset} for {recipe['epochs']} epochs (recipe {recipe['name']})")
 
 
@@ -128,9 +135,7 @@ def embedded(states):
         f'<script type="text/plain" class="mixer-buffer" data-width="{width}">{deflated(content, width)}</script>'
         for content, (_, width) in buffers.items()
     ]
-    front_end = FRONT_END.replace("export default", "const views =")
-    page = (STATIC / "page.js").read_text(encoding="utf-8")
-    end = [f"<style>\n{STYLE}</style>", *scripts, f'<script type="module">\n{front_end}\n{page}</script>']
+    end = [f"<style>\n{STYLE}</style>", *scripts, f'<script type="module">\n{joined("page")}</script>']
     return list(places.values()), "\n".join(end)
 
 
@@ -143,9 +148,9 @@ def numbered(value, buffers, width=1):
     """The value with bytes replaced by {"buffer": number}; ``buffers`` collects them."""
     if isinstance(value, dict):
         width = np.dtype(value["dtype"]).itemsize if "dtype" in value else 1
-        return {name: numbered(one, buffers, width) for name, one in value.items() if not name.startswith("_")}
+        return {name: numbered(item, buffers, width) for name, item in value.items() if not name.startswith("_")}
     if isinstance(value, list | tuple):
-        return [numbered(one, buffers) for one in value]
+        return [numbered(item, buffers) for item in value]
     if isinstance(value, bytes | memoryview):
         number, _ = buffers.setdefault(bytes(value), (len(buffers), width))
         return {"buffer": number}

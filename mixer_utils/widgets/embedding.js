@@ -1,6 +1,12 @@
 // View 4: the stem. An image cut at any patch size and the cost, the learned filters, and the image rebuilt from some.
 
-function embedding(model, root) {
+import {
+  arrow, choice, colourTable, drawnFrom, frame, labelled, largest, legend, make, onCanvas, panel, place, pointer,
+  set, signed, slider, unpack,
+} from "./kit.js";
+import { tileGrid } from "./tiles.js";
+
+export function embedding(model, root) {
   const data = model.get("data"), [channels, H, W] = data.image_shape, P = data.own_patch_size;
   const columns = W / P, S = (H / P) * columns, D = channels * P * P, C = data.num_filters, costs = data.costs;
   const table = colourTable(data.colours), key = channels === 1 ? legend(table) : embeddingLegend(), bias = unpack(data.bias).values;
@@ -78,11 +84,18 @@ function embedding(model, root) {
   const widest = largest(filters);
   const norms = Array.from({ length: C }, (_, f) => Math.hypot(...filterOf(f)));
   const perRow = () => Math.max(1, Math.min(C, Math.floor((root.clientWidth - 50 + gap) / (tile + gap))));
-  const corner = (at, across) => [3 + (at % across) * (tile + gap), 3 + Math.floor(at / across) * (tile + gap)];
+  const tiles = tileGrid(model, "filter", {
+    canvas: grid,
+    order: orderOf,
+    hover: (found) => {
+      hovered = found && sayFilter(found.item);
+      say();
+    },
+  });
   let painted = null;
 
   function drawFilters() {
-    const shared = model.get("scale") === "shared", order = orderOf(), across = perRow();
+    const shared = model.get("scale") === "shared";
     key.show(shared ? widest : null);
     if (painted !== shared) {
       const tops = Array.from({ length: C }, (_, f) => (shared ? widest : largest(filterOf(f))));
@@ -94,23 +107,21 @@ function embedding(model, root) {
       });
       painted = shared;
     }
-    Object.assign(grid.dataset, { across, tile, zoom, gap, order: Array.from(order).join(" ") });
-    const ranks = sorts[model.get("sort")].ranks, k = model.get("k"), down = Math.ceil(C / across);
-    onCanvas(grid, across * (tile + gap) - gap + 6, down * (tile + gap) + 4, (context, ratio) => {
+    Object.assign(grid.dataset, { tile, zoom });
+    const { ranks } = sorts[model.get("sort")];
+    const k = model.get("k");
+    const layout = { across: perRow(), width: tile, height: tile, gap, margin: 3, below: 4, line: 2, away: 2 };
+    tiles.draw(layout, (context, ratio, order) => {
       order.forEach((f, at) => {
-        const [x, y] = corner(at, across);
+        const [x, y] = tiles.corner(at);
         sheet.put(context, (f % wide) * P, Math.floor(f / wide) * P, P, P, x * ratio, y * ratio, tile * ratio, tile * ratio);
         if (at < k) { // a long line under a filter that is used, a dot where it adds nothing to the ones before
           context.fillStyle = "#000";
           context.fillRect(x * ratio, (y + tile + 1) * ratio, (ranks[at + 1] > ranks[at] ? tile : 2) * ratio, 2 * ratio);
         }
       });
-      const at = order.indexOf(model.get("filter")), [x, y] = corner(at, across);
-      context.strokeStyle = "#000";
-      context.lineWidth = 2 * ratio;
-      context.strokeRect((x - 2) * ratio, (y - 2) * ratio, (tile + 4) * ratio, (tile + 4) * ratio);
-      if (y < tall.scrollTop || y + tile > tall.scrollTop + tall.clientHeight) tall.scrollTop = y - tile;
     });
+    tiles.reveal(model.get("filter"));
   }
 
   // --- the image, its rebuild and the difference
@@ -241,10 +252,6 @@ function embedding(model, root) {
   };
 
   // --- pointer and keyboard
-  const filterAt = (x, y) => {
-    const across = perRow(), c = Math.floor((x - 3) / (tile + gap)), r = Math.floor((y - 3) / (tile + gap));
-    return c < 0 || c >= across || r < 0 || r * across + c >= C ? null : orderOf()[r * across + c];
-  };
   const kAt = (x) => {
     const { left, right, last } = curve.dataset;
     return Math.max(0, Math.min(Number(last), Math.round(((x - left) / (right - left)) * last)));
@@ -254,24 +261,12 @@ function embedding(model, root) {
     const r = Math.floor(y / step), c = Math.floor(x / step);
     return `Patch ${r * (W / size) + c}, in row ${r}, column ${c} of the ${H / size} × ${W / size} patches.`;
   });
-  hover(grid, (x, y) => (filterAt(x, y) === null ? null : sayFilter(filterAt(x, y))));
   hover(curve, (x) => `From the first ${kAt(x)} filters: mean squared error ${embeddingDigits(errorAt(kAt(x)))}, ` +
     `${embeddingPercent(explained(kAt(x)))} of the image kept.`);
-  grid.addEventListener("click", (event) => {
-    const found = filterAt(...pointer(event, grid));
-    if (found !== null) set(model, { filter: found });
-  });
   curve.addEventListener("click", (event) => set(model, { k: kAt(pointer(event, curve)[0]) }));
   cut.addEventListener("keydown", (event) => {
     const step = arrow(event), next = step && sizes[sizes.indexOf(model.get("patch_size")) + step[0] + step[1]];
     if (next) set(model, { patch_size: next });
-  });
-  grid.addEventListener("keydown", (event) => {
-    const step = arrow(event), order = orderOf();
-    if (!step) return;
-    hovered = null;
-    const at = order.indexOf(model.get("filter")) + step[1] + step[0] * perRow();
-    if (at >= 0 && at < C) set(model, { filter: order[at] });
   });
   curve.addEventListener("keydown", (event) => {
     const step = arrow(event);

@@ -1,7 +1,9 @@
 // The Mixer's forward pass for one image, after mixer_utils/model.py, and the influence of patch on patch after
 // mixer_utils/mixing.py. Matrices are flat Float32Arrays in row order; tokens are S x C.
 
-class Mixer {
+import { unpack } from "./kit.js";
+
+export class Mixer {
   /** spec: {config, image_shape, tensors: {name: packed array}}, the names as in the model's state_dict. */
   constructor(spec) {
     this.config = spec.config;
@@ -90,7 +92,7 @@ function linear(x, N, W, bias) {
 }
 
 /** W (out x in) times x (in x C), plus bias (out): a Linear over the first dimension, weights on the left, out x C. */
-function left(W, bias, x, C) {
+export function left(W, bias, x, C) {
   const out = bias.length, size = W.length / out, found = new Float32Array(out * C);
   for (let o = 0; o < out; o++) {
     const row = found.subarray(o * C, (o + 1) * C).fill(bias[o]);
@@ -135,7 +137,7 @@ function layerNormSlopes(x, S, C, weight) {
 
 const ROOT = Math.sqrt(2 / Math.PI);
 
-function geluOf(x, form) {
+export function geluOf(x, form) {
   if (form === "tanh") return 0.5 * x * (1 + Math.tanh(ROOT * (x + 0.044715 * x ** 3)));
   return 0.5 * x * (1 + erf(x / Math.SQRT2));
 }
@@ -149,7 +151,7 @@ function geluSlope(x, form) {
 }
 
 /** In place. */
-function gelu(x, form) {
+export function gelu(x, form) {
   for (let i = 0; i < x.length; i++) x[i] = geluOf(x[i], form);
   return x;
 }
@@ -161,7 +163,7 @@ function erf(x) {
   return Math.sign(x) * (1 - tail * Math.exp(-x * x));
 }
 
-function sum(a, b) {
+export function sum(a, b) {
   return a.map((value, i) => value + b[i]);
 }
 

@@ -1,6 +1,12 @@
 // View 3: an image to draw on, the model's forward pass at every stroke, and the answer.
 
-function digit(model, root) {
+import {
+  arrow, choice, colourTable, css, drawnFrom, frame, labelled, largest, legend, make, onCanvas, panel, place,
+  pointer, set, signed, slider, unpack,
+} from "./kit.js";
+import { Mixer } from "./mixer.js";
+
+export function digit(model, root) {
   const data = model.get("data"), mixer = new Mixer(data.mixer), { height: H, width: W, S, C } = mixer;
   const P = mixer.config.patch_size, [rows, columns] = mixer.grid, table = colourTable(data.colours);
   const above = table.map((_, i) => table[128 + (i >> 1)]); // norms are never negative: the half above zero

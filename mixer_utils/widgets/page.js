@@ -1,5 +1,8 @@
 // Views on a page without a kernel: a plain object in the model's place, and the data unpacked from the page.
 
+import { make } from "./kit.js";
+import { render } from "./index.js";
+
 class State {
   constructor(values) {
     this.values = values;
@@ -47,7 +50,7 @@ async function showViews() {
   const start = (place, buffers) => {
     const state = new State(filled(JSON.parse(place.querySelector("script").textContent), buffers));
     place.replaceChildren();
-    views.render({ model: state, el: place });
+    render({ model: state, el: place });
     states.set(place.id, state);
   };
   if (!window.DecompressionStream) {

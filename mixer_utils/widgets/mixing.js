@@ -1,6 +1,12 @@
 // View 1: all hidden units of a block's token mixing, what each reads and what it writes, as maps over the patches.
 
-function mixing(model, root) {
+import {
+  choice, colourTable, drawnFrom, frame, largest, legend, onWidth, panel, signed, slider, SORTS, tick, unpack,
+  unpackOrders,
+} from "./kit.js";
+import { pairTiles } from "./tiles.js";
+
+export function mixing(model, root) {
   const data = model.get("data"), [rows, columns] = data.grid, S = rows * columns, units = data.num_units;
   const table = colourTable(data.colours), key = legend(table);
   const sides = data.sides.map((side) => ({ title: side.title, maps: unpack(side.maps), orders: unpackOrders(side.orders) }));
@@ -63,11 +69,4 @@ function mixing(model, root) {
   }
 
   onWidth(root, drawnFrom(model, ["block", "sort", "scale", "compare", "unit", "patch"], root, draw));
-}
-
-const SORTS = { norm: "norm", frequency: "frequency", pairs: "opposite pairs", number: "number" };
-
-/** {"norm": packed (num_blocks, units), ...} -> the same with Int32Arrays. */
-function unpackOrders(orders) {
-  return Object.fromEntries(Object.entries(orders).map(([name, order]) => [name, unpack(order).values]));
 }

@@ -1,6 +1,12 @@
 // View 5: a run as it went: the maps of view 1 and the validation accuracy at every snapshot, scrubbed or played.
 
-function training(model, root) {
+import {
+  arrow, choice, colourTable, drawnFrom, frame, largest, legend, make, onCanvas, onWidth, panel, pointer, set,
+  signed, slider, SORTS, unpack, unpackOrders,
+} from "./kit.js";
+import { pairTiles } from "./tiles.js";
+
+export function training(model, root) {
   const data = model.get("data"), [rows, columns] = data.grid, S = rows * columns, units = data.num_units;
   const table = colourTable(data.colours), key = legend(table);
   const weights = unpack(data.weights).values, steps = unpack(data.steps).values, orders = unpackOrders(data.orders);

@@ -1,0 +1,170 @@
+"""What all views share: the widget itself, how arrays are sent, how much may be sent, and what is checked.
+
+A view is a Python file and a JavaScript file of the same name. To work on the JavaScript, start Jupyter with
+``ANYWIDGET_HMR=1`` in the environment and watchfiles installed: a file that is saved is drawn anew in every open view,
+which keeps its state.
+"""
+
+import os
+import threading
+
+import anywidget
+import matplotlib
+import numpy as np
+import torch
+import traitlets
+
+from mixer_utils import plotting
+from mixer_utils.data import load_dataset
+from mixer_utils.model import MlpMixer
+from mixer_utils.widgets import front_end
+
+MOST_SENT = 10_000_000  # bytes a view sends to the browser
+DTYPES = ("float16", "float32", "int32", "int16", "uint8")  # that the front-end unpacks
+SORTS = ("norm", "frequency", "pairs", "number")  # orders of a block's units
+
+
+class View(anywidget.AnyWidget):
+    """What all views share: the front-end, the data sent once, and a picture for where there is no front-end.
+
+    ``view`` names the function of the front-end that draws. ``data`` is sent once, arrays as ``packed`` makes them.
+    """
+
+    _esm = front_end.SCRIPT
+    _css = front_end.STYLE
+    view = traitlets.Unicode().tag(sync=True)
+    data = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, **traits):
+        super().__init__(**traits)
+        if os.environ.get("ANYWIDGET_HMR") == "1":
+            threading.Thread(target=self.follow_files, daemon=True).start()
+
+    def follow_files(self):
+        """Takes the front-end anew whenever one of its files is saved; for whoever works on it."""
+        import watchfiles  # no dependency of the package
+
+        for _ in watchfiles.watch(front_end.FOLDER):
+            try:
+                self._esm = front_end.joined("index")
+                self._css = front_end.style()
+            except ValueError as error:  # a file half edited
+                print(error)
+
+    def picture(self):
+        """A plotting.Picture of the state at hand, with its alt text."""
+        raise NotImplementedError
+
+    def __repr__(self):  # the same at every run, unlike a list of all traits
+        return f"{type(self).__name__}({self.view})"
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        picture, about = self.picture()._repr_mimebundle_()
+        return {**data, **picture}, {**metadata, **about}
+
+
+class Index(traitlets.Int):
+    """A trait of a view that counts from 0; ``count`` is the entry of the view's ``data`` that says how many there are.
+
+    Raises TraitError for a number that is not below it.
+    """
+
+    def __init__(self, count):
+        super().__init__(0)
+        self.count = count
+        self.tag(sync=True)
+
+    def validate(self, view, value):
+        value = super().validate(view, value)
+        count = view.data[self.count]
+        if not 0 <= value < count:
+            raise traitlets.TraitError(f"{self.name} is {value}: it must be from 0 to {count - 1}.")
+        return value
+
+
+def choice(*values):
+    """A trait that is one of some texts, the first to begin with."""
+    return traitlets.Enum(list(values), values[0]).tag(sync=True)
+
+
+# --- what is sent -----------------------------------------------------------------------------------------------------
+
+
+def room(*taken):
+    """Bytes that a view can still send beside the ``taken`` ones; below 0 where there are too many already.
+
+    A fortieth of MOST_SENT is left for what goes with weights and images: colours, orders, names.
+    """
+    return MOST_SENT - MOST_SENT // 40 - sum(taken)
+
+
+def packed(array, dtype=None):
+    """An array as the front-end unpacks it: dtype (float16, float32, int32, int16 or uint8), shape and bytes."""
+    array = np.ascontiguousarray(array, dtype=dtype)
+    if array.dtype.name not in DTYPES:
+        raise ValueError(f"An array of {array.dtype.name} cannot be sent: give dtype, float32 for example.")
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "bytes": array.tobytes()}
+
+
+def packed_mixer(model):
+    """A model as the front-end's ``Mixer`` takes it: {"config", "image_shape", "tensors": {name: packed array}}.
+
+    The tensors are float16 where all weights are exactly that (the shipped models' are), else float32.
+    """
+    weights = {name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()}
+    exact = all(torch.equal(tensor.half().float(), tensor) for tensor in weights.values())
+    dtype = "float16" if exact else "float32"
+    return {
+        "config": model.config,
+        "image_shape": list(model.image_shape),
+        "tensors": {name: packed(tensor.numpy(), dtype) for name, tensor in weights.items()},
+    }
+
+
+def signed_colours():
+    """The 256 colours of signed numbers, as in the figures: uint8 (256, 3)."""
+    colours = matplotlib.colormaps[plotting.SIGNED](np.arange(256))[:, :3]
+    return (colours * 255).round().astype(np.uint8)
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def check_model(model):
+    """Raise ValueError unless ``model`` is an MlpMixer."""
+    if not isinstance(model, MlpMixer):
+        raise ValueError(f"This view shows an MlpMixer, not a {type(model).__name__}: give load_pretrained('mnist').")
+
+
+def about(model):
+    """What ``load_checkpoint`` and ``load_pretrained`` know about a model; {} for any other one."""
+    return getattr(model, "about", {})
+
+
+def example_images(model, images=None):
+    """The images a view shows, uint8 (N, in_channels, H, W), and the mean and std (0 to 1) that the model is fed with.
+
+    images: uint8 (N, in_channels, H, W), else the first test image of each class of the data that the model was trained
+    on, MNIST where it does not say. Mean and std are the model's own, else those of the data, else what the paper's
+    authors feed, -1 to 1. Raises ValueError, in one sentence, for images that the model does not take.
+    """
+    channels = model.image_shape[0]
+    mean = [0.5] * channels
+    std = [0.5] * channels
+    if images is None:
+        name = about(model).get("dataset", "mnist")
+        data = load_dataset(name if name in ("fashion-mnist", "cifar10", "digits") else "mnist")
+        _, first = np.unique(data.test.labels.numpy(), return_index=True)
+        images = data.test.images[first]
+        mean = data.mean
+        std = data.std
+    images = torch.as_tensor(images).cpu()
+    fits = images.dtype == torch.uint8 and images.ndim == 4 and tuple(images.shape[1:]) == model.image_shape
+    if not fits or len(images) == 0:
+        raise ValueError(
+            f"The model takes images uint8 (N, {', '.join(map(str, model.image_shape))}), not "
+            f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}: give images= of that kind."
+        )
+    return images.numpy(), list(about(model).get("mean", mean)), list(about(model).get("std", std))

@@ -1,0 +1,128 @@
+"""View 1: the units of a block's token mixing as maps. The front-end is mixing.js."""
+
+import numpy as np
+import torch
+import traitlets
+
+from mixer_utils import mixing, plotting
+from mixer_utils.model import MlpMixer
+from mixer_utils.widgets.base import SORTS, Index, View, about, check_model, choice, packed, room, signed_colours
+
+
+def explore_mixing(model, before=None):
+    """All hidden units of a block's token-mixing MLP as maps over the patches: what they read and what they write.
+
+    model: any MlpMixer. before: another MlpMixer of the same sizes, shown beside it, else ``model``'s architecture as
+    it was before training (for a model trained by ``train()``, the very weights that its seed gave; left away
+    where both do not fit into 10 MB). Raises ValueError for something else than an MlpMixer, for two of unlike sizes,
+    and for a model larger than L/16.
+    """
+    return MixingView(model, before)
+
+
+class MixingView(View):
+    """The units of one block's token mixing as maps. Traits: block, sort, scale, compare, unit, patch."""
+
+    view = traitlets.Unicode("mixing").tag(sync=True)
+    block = Index("num_blocks")
+    sort = choice(*SORTS)
+    scale = choice("shared", "each")
+    compare = traitlets.Bool(True).tag(sync=True)
+    unit = Index("num_units")
+    patch = Index("num_patches")
+
+    def __init__(self, model, before=None):
+        sides = models_by_title(model, before)
+        self.maps = [mixing.unit_maps(side).numpy() for side in sides.values()]
+        grids = [mixing.patch_grid(side) for side in sides.values()]
+        check_sizes(self.maps, grids)
+        self.orders = [unit_orders(maps, grids[0]) for maps in self.maps]
+        whole = 4 * sum(maps.size for maps in self.maps)
+        dtype = "float32" if whole <= room() else "float16"
+        num_blocks, _, num_units, num_patches = self.maps[0].shape
+        super().__init__(
+            data={
+                "grid": list(grids[0]),
+                "num_blocks": num_blocks,
+                "num_units": num_units,
+                "num_patches": num_patches,
+                "colours": packed(signed_colours()),
+                "sides": [
+                    {"title": title, "maps": packed(maps, dtype), "orders": packed_orders(orders)}
+                    for title, maps, orders in zip(sides, self.maps, self.orders, strict=True)
+                ],
+            }
+        )
+
+    def order(self, side=0):
+        """The units in the order in which they are drawn, by ``sort``; side 1 is the model before training."""
+        return self.orders[side][self.sort][self.block]
+
+    def picture(self):
+        maps = self.maps[0][self.block, 0]
+        order = self.order()[:48]
+        return plotting.plot_maps(
+            maps[order].reshape(-1, *self.data["grid"]),
+            [str(unit) for unit in order],
+            shared_scale=self.scale == "shared",
+            alt=f"What the first {len(order)} of {len(maps)} units of block {self.block}'s token mixing read from "
+            f"the patches, sorted by {self.sort}, each a small map in red (above zero) and blue (below).",
+        )
+
+
+def models_by_title(model, before):
+    """The models to be shown side by side, by what stands above them. Raises ValueError as ``explore_mixing``."""
+    check_model(model)
+    size = mixing_size(model)
+    sides = {"trained" if before is None and about(model) else "this model": model}
+    if before is not None:
+        check_model(before)
+        sides["the other model"] = before
+    elif 4 * size <= room():  # else the model alone: numbers drawn at random are what can be missed
+        sides["before training"] = untrained(model)
+    if 2 * len(sides) * size > room():
+        raise ValueError(
+            f"This model's token mixing has {size:,} weights, more than a view sends: give a model of at most the size "
+            "of L/16, or leave before= away."
+        )
+    return sides
+
+
+def check_sizes(maps, grids):
+    """Raise ValueError for two models whose units cannot be compared."""
+    if maps[0].shape != maps[-1].shape or grids[0] != grids[-1]:
+        raise ValueError(
+            f"The two models' units cannot be compared, {maps[0].shape[:3:2]} blocks and units on {grids[0]} patches "
+            f"and {maps[1].shape[:3:2]} on {grids[1]}: give a model of the same sizes as before=."
+        )
+
+
+def mixing_size(model):
+    """How many weights the token mixing of all blocks has, biases apart."""
+    return sum(2 * block.token_mixing.dense_0.weight.numel() for block in model.blocks)
+
+
+def unit_orders(maps, grid):
+    """The order of a model's units by every ``sort``: {"norm": (num_blocks, D_S), ...}, found from what they read."""
+    reads = maps[:, 0]
+    return {
+        "norm": np.stack([mixing.by_norm(block) for block in reads]),
+        "frequency": np.stack([mixing.by_frequency(block, grid) for block in reads]),
+        "pairs": np.stack([mixing.by_pairs(block) for block in reads]),
+        "number": np.tile(np.arange(reads.shape[1]), (len(reads), 1)),
+    }
+
+
+def packed_orders(orders):
+    """What ``unit_orders`` gives, as it is sent."""
+    return {sort: packed(order, "int32") for sort, order in orders.items()}
+
+
+def untrained(model):
+    """A Mixer whose token mixing is as training found it; where the seed is not known, drawn anew, small elsewhere."""
+    config = dict(model.config)
+    if "seed" not in about(model):
+        config |= {"hidden_dim": 1, "channels_mlp_dim": 1}  # token mixing does not depend on them
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(about(model).get("seed", 0))
+        return MlpMixer(**config)
