@@ -1,17 +1,17 @@
 """Tests in a real browser. What a test of a view needs is here and in ``helpers.py`` beside this file:
 
     import pytest
-    from helpers import INTERFACES, latency, move, open_notebook, pixels, screenshot, watched_page
+    from helpers import latency, move, open_notebook, pixels, screenshot, watched_page
 
     CELLS = [
         "from mixer_utils import load_pretrained\nfrom mixer_utils.widgets import explore_mixing",
         "explore_mixing(load_pretrained('mnist')).add_class('mine')",
     ]
 
-    @pytest.fixture(scope="module", params=INTERFACES)  # JupyterLab and Notebook 7: one notebook each for the file
-    def mixing(browser, server, request):
+    @pytest.fixture(scope="module")  # one notebook for the file
+    def mixing(browser, server):
         with watched_page(browser) as page:
-            yield open_notebook(page, server, CELLS, request.param)
+            yield open_notebook(page, server, CELLS)  # in JupyterLab; with "notebook" besides, in Notebook 7
 
     def test_the_arrow_key_moves_the_map(mixing):
         canvas, slider = mixing.locator(".mine canvas"), mixing.locator(".mine input[type=range]")
@@ -19,9 +19,12 @@
         move(slider, "ArrowRight", canvas)                     # press the key, wait until the canvas has changed
         # instead of a key, a function: move(slider, lambda slider: slider.click(), canvas)
         assert (pixels(canvas) != before).any()
-        latency(slider, ["ArrowRight", "ArrowLeft"], canvas)   # printed at the end of the whole run
+        latency(slider, ["ArrowRight", "ArrowLeft"], canvas, "block")  # printed at the end of the whole run
         screenshot(mixing.locator(".mine"), "mixing")          # build/screenshots/mixing.png
         assert mixing.outside == []                            # addresses asked for outside this machine: none
+
+A control is checked thoroughly in one place, a page without Jupyter (``opened``, below); JupyterLab, Notebook 7, the
+website and the explorer's page each show that a view opens, takes a key and moves a control.
 
 Fixtures:
 
@@ -120,12 +123,3 @@ def pytest_runtest_makereport(item, call):
                 with contextlib.suppress(Exception):  # the page may be what broke
                     screenshot(value, f"failed-{item.name}")
     return report
-
-
-def pytest_terminal_summary(terminalreporter):
-    """What ``latency`` printed, which pytest shows of failed tests alone."""
-    reports = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
-    lines = [line for report in reports for line in report.capstdout.splitlines() if line.startswith("latency")]
-    if lines:
-        terminalreporter.section("latency in the browser")
-        terminalreporter.write_line("\n".join(lines))
