@@ -182,8 +182,8 @@ def middle_of(pieces, P, row, column):
     return [gap + at * (P * side + gap) + P * side / 2 for at in (column, row)]
 
 
-def drag(page, root, corners):
-    """One stroke through ``corners``, (row, column) in pixels of the image."""
+def drag(page, root, corners, steps=3):
+    """One stroke through ``corners``, (row, column) in pixels of the image, in so many moves for each line."""
     board = root.locator("canvas.mixer-board")
     board.scroll_into_view_if_needed()
     box, side = board.bounding_box(), float(board.get_attribute("data-side"))
@@ -191,7 +191,7 @@ def drag(page, root, corners):
     page.mouse.move(*places[0])
     page.mouse.down()
     for place in places[1:]:
-        page.mouse.move(*place, steps=3)
+        page.mouse.move(*place, steps=steps)
     page.mouse.up()
     root.evaluate(FRAMES)
 

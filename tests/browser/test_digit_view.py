@@ -89,7 +89,7 @@ def test_digits_drawn_with_the_mouse_are_recognised(page, opened, model):
     for digit, strokes in DIGITS.items():
         root.get_by_role("button", name="Clear").click()
         for stroke in strokes:
-            drag(page, root, stroke)
+            drag(page, root, stroke, steps=1)
         name, percent = root.locator(".mixer-answer").inner_text().removesuffix(" %").split(", ")
         assert name == digit and float(percent) > 90
         if digit == "5":
