@@ -48,41 +48,26 @@ data-lm-suppress-shortcuts="true".
 
 import contextlib
 import os
-import shutil
 
 import pytest
-from helpers import Server, screenshot, show_view, watched_page
-
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+from helpers import Server, launched, screenshot, show_view, watched_page
 
 
 @pytest.fixture(scope="module")
 def browser():
     """For one file, not for the whole run: while Playwright is on, this thread has a running event loop, and the
     notebooks that nbval runs later need one of their own."""
-    asked = os.environ.get("MIXER_BROWSER", "")
-    names = ["chromium", "chromium-browser", "google-chrome"] if asked in ("", "required") else [asked]
-    path = next(filter(None, map(shutil.which, names)), None)
     with contextlib.ExitStack() as stack:
         try:
-            if path is None and asked not in ("", "required"):
-                raise FileNotFoundError(f"MIXER_BROWSER is {asked}, which is no program")
-            from playwright.sync_api import sync_playwright
-
-            playwright = stack.enter_context(sync_playwright())
-            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        except Exception as error:  # no module, no program, no library it needs
+            browser = stack.enter_context(launched())
+        except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            needed = os.environ.get("CI") or asked
+            needed = os.environ.get("CI") or os.environ.get("MIXER_BROWSER")
             (pytest.fail if needed else pytest.skip)(
                 f"No browser can be had ({reason}): install Chromium (`apt-get install chromium`, or "
                 "`python -m playwright install chromium`), or name one by MIXER_BROWSER."
             )
         yield browser
-        browser.close()
 
 
 @pytest.fixture

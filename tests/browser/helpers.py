@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import secrets
+import shutil
 import socket
 import statistics
 import subprocess
@@ -34,6 +35,31 @@ ALLOWED = (
     "Cannot read properties of undefined (reading 'schema')",
     "Command 'filebrowser:open-path' not registered.",
 )
+
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+@contextlib.contextmanager
+def launched():
+    """Chromium without a window, driven by Playwright; MIXER_BROWSER=PATH names another one than the system's.
+
+    What is missing is told by whatever exception comes of it: no module, no program, no library that it needs.
+    """
+    asked = os.environ.get("MIXER_BROWSER", "")
+    names = ["chromium", "chromium-browser", "google-chrome"] if asked in ("", "required") else [asked]
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None and asked not in ("", "required"):
+        raise FileNotFoundError(f"MIXER_BROWSER is {asked}, which is no program")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
@@ -152,14 +178,18 @@ def move(control, key, canvas, seconds=SECONDS):
     return milliseconds
 
 
+def presses(control, keys, canvas, times):
+    """The milliseconds of ``times`` presses of ``keys`` in turn, as ``move`` measures them."""
+    return [move(control, key, canvas) for key in itertools.islice(itertools.cycle(keys), times)]
+
+
 def latency(control, keys, canvas, name, times=10):
     """The median of ``times`` from a key press to changed pixels, in ms; printed, and again at the end of the run.
 
     ``keys`` are pressed in turn: ["ArrowRight", "ArrowLeft"] goes forth and back. ``name`` says what was measured.
     Raises AssertionError where a key changes nothing. No test asserts how long it took: machines are shared.
     """
-    pressed = itertools.islice(itertools.cycle(keys), times)
-    median = statistics.median(move(control, key, canvas) for key in pressed)
+    median = statistics.median(presses(control, keys, canvas, times))
     print(f"latency: {name}: {median:.1f} ms from key press to changed pixels (median of {times})")
     return median
 
