@@ -18,10 +18,7 @@ MOVES = {
         ("block", "input[data-trait=block]", ["ArrowRight", "ArrowLeft"], "canvas[data-map=units]"),
         ("patch", "canvas[data-map=image]", ["ArrowRight", "ArrowLeft"], "canvas[data-map=image]"),
     ],
-    "digit": [
-        ("hidden patch", "canvas[aria-label^='The patches']", ["Space"], "canvas[aria-label^='The patches']"),
-        ("a hidden patch's logits", "canvas[aria-label^='The patches']", ["Space"], ".mixer-stages"),
-    ],
+    "digit": [("hidden patch", "canvas[aria-label^='The patches']", ["Space"], "canvas[aria-label^='The patches']")],
     "embedding": [
         ("filters used", "[data-trait=k]", ["ArrowRight", "ArrowLeft"], "[data-part=rebuilt]"),
         ("image", "[data-trait=image]", ["ArrowRight", "ArrowLeft"], "[data-part=cut]"),
