@@ -8,6 +8,7 @@ import importlib
 __version__ = "0.1.0"
 
 _WHERE = {
+    "_files": ("MixerError",),
     "model": ("MlpMixer", "MixerBlock", "MlpBlock", "PatchEmbedding", "CONFIGS", "create_mixer"),
     "data": ("load_dataset", "load_image_folder", "Dataset", "Split", "DataError"),
     "checkpoints": ("save_checkpoint", "load_checkpoint", "CheckpointError"),
@@ -15,7 +16,8 @@ _WHERE = {
     "published": ("load_pretrained",),
     "resolution": ("at_higher_resolution",),
     "snapshots": ("Snapshots", "load_recorded_run"),
-    "training": ("RECIPES", "Recipe", "History", "train"),
+    "recipes": ("RECIPES", "Recipe"),
+    "training": ("History", "train"),
     "evaluation": ("evaluate", "Report"),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}

@@ -1,24 +1,19 @@
 """The command line: python -m mixer_utils train | evaluate | predict | explorer | grade."""
 
 import argparse
-import csv
 import json
 import sys
 from pathlib import Path
+
+from mixer_utils import MixerError
 
 
 def main(arguments=None):
     """Run one command; a mistake ends in one sentence on stderr and exit status 1 (2 for unusable arguments)."""
     options = parser().parse_args(arguments)
-    # Heavy imports come after the arguments are known to be good: --help and a typo answer at once.
-    from mixer_utils.checkpoints import CheckpointError
-    from mixer_utils.data import DataError
-    from mixer_utils.devices import DeviceError
-    from mixer_utils.training import TrainingError
-
     try:
-        options.run(options)
-    except (CheckpointError, DataError, DeviceError, TrainingError, ValueError) as error:
+        options.run(options)  # imports what is heavy: --help and a typo answer at once
+    except (MixerError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 
@@ -68,7 +63,8 @@ def parser():
 def run_train(options):
     import os
 
-    from mixer_utils.training import changed, train
+    from mixer_utils.recipes import changed
+    from mixer_utils.training import train
 
     _, history = train(changed(options.recipe, options.set), seed=options.seed, device=options.device, out=options.out,
                        resume=options.resume, tensorboard=options.tensorboard, compile=options.compile)  # fmt: skip
@@ -81,11 +77,11 @@ def run_train(options):
 
 
 def run_evaluate(options):
-    from mixer_utils.baselines import count_parameters
-    from mixer_utils.checkpoints import write_atomically
+    from mixer_utils._files import write_atomically
     from mixer_utils.data import load_dataset
     from mixer_utils.devices import pick_device
     from mixer_utils.evaluation import evaluate
+    from mixer_utils.model import count_parameters
 
     model, about = load_run(options.dir)
     report = evaluate(model.to(pick_device(options.device)), load_dataset(about["dataset"]))
@@ -117,49 +113,10 @@ def run_explorer(options):
 
 
 def run_grade(options):
-    from mixer_utils.exercises.grading import grade
+    from mixer_utils.exercises.grading import grade_files
 
-    files = [file for path in options.files for file in sorted(path.glob("*.ipynb")) or [path]]
-    marks = {}
-    for file in files:
-        if options.csv:
-            write_marks(options.csv, marks)  # before the first, too: a path that cannot be written is told at once
-        if len(files) > 1:
-            print(file)
-        try:
-            marks[file] = grade(file, options.seconds, options.whole)
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            marks[file] = {}
-            continue
-        for number, (state, sentence) in marks[file].items():
-            print(f"{number}  {state}" if state == "pass" else f"{number}  {state:7}  {sentence}")
-        print(f"{count_passed(marks[file])} of {len(marks[file])} passed", flush=True)
-    if options.csv:
-        write_marks(options.csv, marks)
-    if not all(marks.values()):
+    if not grade_files(options.files, options.seconds, options.whole, table=options.csv):
         sys.exit(1)
-
-
-def write_marks(path, marks):
-    """One row for each file: what was found of each exercise, how many passed, and of how many.
-
-    Raises ValueError where ``path`` cannot be written.
-    """
-    numbers = sorted({number for found in marks.values() for number in found})
-    try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["file", *numbers, "passed", "of"])
-            for name, found in marks.items():
-                states = [found.get(number, ("",))[0] for number in numbers]
-                table.writerow([name, *states, count_passed(found), len(found)])
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror}): give --csv another path.") from error
-
-
-def count_passed(found):
-    return sum(state == "pass" for state, _ in found.values())
 
 
 def load_run(folder):

@@ -9,6 +9,10 @@ from collections import OrderedDict
 
 from torch import nn
 
+from mixer_utils.model import count_parameters
+
+__all__ = ["cnn", "count_parameters", "linear", "mlp", "widest"]
+
 
 def linear(image_shape, num_classes):
     """One linear map from all pixels to the classes: multinomial logistic regression."""
@@ -66,8 +70,3 @@ def widest(build, num_parameters):
     while count_parameters(build(width + 1)) <= num_parameters:
         width += 1
     return build(width)
-
-
-def count_parameters(model):
-    """The number of weights and biases that training changes."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -8,20 +8,17 @@ Files that others made are read in ``official``.
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import torch
 
+from mixer_utils._files import CheckpointError, write_atomically
 from mixer_utils.model import MlpMixer
+
+__all__ = ["CheckpointError", "PRETRAINED", "load_checkpoint", "save_checkpoint", "write_atomically"]
 
 # The models that come with the package.
 PRETRAINED = {"mnist": Path(__file__).parent / "weights" / "mnist.safetensors"}
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that is missing, damaged, or of another kind of model. The message says what to do."""
 
 
 def save_checkpoint(model, path, **about):
@@ -65,7 +62,7 @@ def write_tensors(path, tensors, about):
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = json.dumps(about, sort_keys=True)
-    write_atomically(path, save(tensors, {"about": about, "sha256": _digest(tensors, about)}))
+    write_atomically(path, save(tensors, {"about": about, "sha256": digest_of(tensors, about)}))
 
 
 def read_tensors(path):
@@ -79,7 +76,7 @@ def read_tensors(path):
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         if "about" not in header or "sha256" not in header:
             raise CheckpointError(f"{path} was not written by mixer_utils: its header lacks 'about' and 'sha256'.")
-        found, expected = _digest(tensors, header["about"]), header["sha256"]
+        found, expected = digest_of(tensors, header["about"]), header["sha256"]
         if found != expected:
             raise CheckpointError(
                 f"{path} is damaged (SHA-256 {found[:12]}…, expected {expected[:12]}…): delete it and make it anew."
@@ -101,31 +98,7 @@ def reading(path, kind, if_missing, if_damaged):
         raise CheckpointError(f"{path} is damaged or no {kind} file ({reason}): delete it and {if_damaged}.") from error
 
 
-def write_atomically(path, data):
-    """Write bytes under a temporary name in the same folder and rename: readers see the old file or the new one.
-
-    Raises CheckpointError where that fails.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(part, 0o644)  # mkstemp's file is for its owner alone
-            os.replace(part, path)
-        except BaseException:
-            os.unlink(part)
-            raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise CheckpointError(f"Cannot write {path} ({reason}): free some space or choose another folder.") from error
-
-
-def _digest(tensors, about):
+def digest_of(tensors, about):
     digest = hashlib.sha256(about.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -4,11 +4,43 @@ The numbers are scikit-learn's; this module asks for them in one place and gives
 """
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
-from mixer_utils.training import split_logits
+from mixer_utils._processes import ALONE
+
+# --- what a model says of images --------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def predict_logits(model, images, data, batch_size=1000):
+    """Logits (N, num_classes) in float32, on the CPU, of uint8 images; the model is left in eval mode."""
+    model.eval()
+    device = next(model.parameters()).device
+    return torch.cat([model(data.normalize(part.to(device))).float().cpu() for part in images.split(batch_size)])
+
+
+def split_logits(model, split, data):
+    """Logits (N, num_classes) in float32, on the CPU, of a whole split, in its order."""
+    most = 10_000_000 // math.prod(split.image_shape)  # images of 224 pixels come in smaller batches
+    parts = torch.arange(len(split)).split(max(1, min(1000, most)))
+    return torch.cat([predict_logits(model, images, data) for images, _ in split.batches(parts)])
+
+
+def loss_and_accuracy(model, split, data, processes=ALONE):
+    """Mean cross-entropy in nats and accuracy (0 to 1) on a split, in float32; each process works on its share."""
+    share = split[processes.rank :: processes.size]
+    logits = split_logits(model, share, data)
+    labels = share.labels.cpu()
+    loss = F.cross_entropy(logits, labels, reduction="sum").double()
+    right = (logits.argmax(1) == labels).sum().double()
+    return tuple(processes.mean(torch.stack([loss, right]) * (processes.size / len(split))))
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +71,8 @@ class Report:
 
     def metrics(self):
         """Everything but the per-image arrays, as JSON can hold it."""
-        kept = {k: v for k, v in vars(self).items() if k not in ("probabilities", "labels")}
-        return {**kept, "confusion_matrix": self.confusion_matrix.tolist()}
+        result = {k: v for k, v in vars(self).items() if k not in ("probabilities", "labels")}
+        return {**result, "confusion_matrix": self.confusion_matrix.tolist()}
 
     def __str__(self):
         width = max(len("macro mean"), *(len(row["name"]) for row in self.per_class))
@@ -72,8 +104,9 @@ def report(logits, labels, class_names):
     # Imported here: scikit-learn takes a second, which training need not wait for.
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-    loss = torch.nn.functional.cross_entropy(logits, labels).item()
-    probabilities, labels = logits.softmax(1).numpy(), labels.numpy()
+    loss = F.cross_entropy(logits, labels).item()
+    probabilities = logits.softmax(1).numpy()
+    labels = labels.numpy()
     predictions = probabilities.argmax(1)
     classes = range(len(class_names))
     scores = precision_recall_fscore_support(labels, predictions, labels=classes, zero_division=0)
@@ -101,7 +134,8 @@ def calibration(probabilities, labels, bins=10):
     Predictions are sorted into ``bins`` equal ranges of their highest probability. Returns per bin ``confidence``,
     ``accuracy`` (NaN where a bin is empty) and ``count``, and ``error``: the expected calibration error, 0 to 1.
     """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    confidence = probabilities.max(1)
+    right = probabilities.argmax(1) == labels
     where = np.minimum((confidence * bins).astype(int), bins - 1)
     count = np.bincount(where, minlength=bins)
     with np.errstate(invalid="ignore"):

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from mixer_utils import __version__, widgets
-from mixer_utils.baselines import count_parameters
-from mixer_utils.checkpoints import write_atomically
+from mixer_utils._files import write_atomically
 from mixer_utils.data import Unreachable, load_dataset
 from mixer_utils.mixing import patch_grid
+from mixer_utils.model import count_parameters
 from mixer_utils.published import load_pretrained
 from mixer_utils.snapshots import load_recorded_run
 from mixer_utils.widgets import FRONT_END, STATIC, STYLE

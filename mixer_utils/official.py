@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mixer_utils.checkpoints import CheckpointError, reading, write_atomically
+from mixer_utils._files import CheckpointError, write_atomically
+from mixer_utils.checkpoints import reading
 from mixer_utils.model import MlpMixer, check_config
 
 

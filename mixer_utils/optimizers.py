@@ -15,7 +15,9 @@ def make_optimizers(model, recipe):
     """
     if recipe.optimizer not in ("muon", "adamw"):
         raise ValueError(f'optimizer is {recipe.optimizer!r}: it must be "muon" or "adamw".')
-    matrices, weights, vectors = [], [], []
+    matrices = []
+    weights = []
+    vectors = []
     for name, parameter in model.named_parameters():
         hidden = parameter.ndim == 2 and not name.startswith(("stem", "head"))
         if parameter.ndim < 2:
@@ -82,6 +84,11 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_sub_([wide(matrix) for matrix in matrices], list(updates))
 
 
+# The polynomial a x + b x^3 + c x^5 that each step applies to the singular values: Keller Jordan's coefficients, chosen
+# to lift small values fast (a is the slope at 0), at the price of an end between 0.7 and 1.2 and not at 1.
+a, b, c = 3.4445, -4.7750, 2.0315
+
+
 def wide(matrix):
     """A view of a matrix that has no more rows than columns."""
     return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
@@ -97,6 +104,6 @@ def orthogonalized(matrices, steps=5):
     x = x.bfloat16() if x.shape[-2] > 32 and gains_from_bf16(x.device) else x
     for _ in range(steps):
         square = x @ x.mT
-        polynomial = torch.baddbmm(square, square, square, beta=-4.7750, alpha=2.0315)
-        x = torch.baddbmm(x, polynomial, x, beta=3.4445)
+        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)  # b (x xT) + c (x xT)²
+        x = torch.baddbmm(x, polynomial, x, beta=a)  # a x + b (x xT) x + c (x xT)² x
     return x.to(matrices.dtype)

@@ -6,17 +6,24 @@ on from there; the file itself appears only when it is whole and checked.
 """
 
 import contextlib
-import hashlib
-import http.client
 import os
-import urllib.error
-import urllib.request
 import zipfile
 from pathlib import Path
 
-from mixer_utils.checkpoints import PRETRAINED, CheckpointError, load_checkpoint, write_atomically
-from mixer_utils.data import data_folder
+from mixer_utils._files import (
+    Broken,
+    CheckpointError,
+    Unreachable,
+    checksum,
+    data_folder,
+    download,
+    may_download,
+    write_atomically,
+)
+from mixer_utils.checkpoints import PRETRAINED, load_checkpoint
 from mixer_utils.official import load_official_npz
+
+WeightsUnreachable = Unreachable  # what notebook 09 waits for
 
 # From https://github.com/google-research/vision_transformer; all are for images of 224 x 224 pixels.
 ADDRESS = "https://storage.googleapis.com/mixer_models/"
@@ -35,17 +42,6 @@ PUBLISHED = {  # (name, weights): file, its size in MiB as listed there, its SHA
 }
 
 
-class WeightsUnreachable(CheckpointError):
-    """Published weights that are neither in the data folder nor to be had; ``reason`` says why not."""
-
-    def __init__(self, path, address, reason):
-        self.reason = reason
-        super().__init__(
-            f"{path.name} is not in {path.parent} and could not be downloaded ({reason}): connect to the internet and "
-            f"run again, which goes on where a download was cut, or fetch {address} elsewhere and put it there."
-        )
-
-
 def load_pretrained(name, weights=None):
     """A trained MlpMixer, on the CPU and in eval mode.
 
@@ -57,7 +53,7 @@ def load_pretrained(name, weights=None):
     unless ``MIXER_DOWNLOAD=0``, and its size and SHA-256 are checked. Where ``PUBLISHED`` knows no SHA-256, the first
     whole file's is kept beside it, as ``.sha256``, and checked from then on.
 
-    Raises ValueError for a model that there is not; WeightsUnreachable where it is neither here nor to be had, and
+    Raises ValueError for a model that there is not; Unreachable where it is neither here nor to be had, and
     CheckpointError for a file that is damaged or cannot be written.
     """
     if weights is None and name in PRETRAINED:
@@ -75,99 +71,55 @@ def published_file(name, weights):
     """The path of a file of ``PUBLISHED``, downloaded where it is not there, and checked. Raises CheckpointError."""
     file, mebibytes, sha256 = PUBLISHED[name, weights]
     path = Path(os.environ.get("MIXER_WEIGHTS") or data_folder() / "weights") / file
-    kept = path.with_name(path.name + ".sha256")
+    noted = path.with_name(path.name + ".sha256")
     if not path.is_file():
-        part = _download(ADDRESS + file, path)
-        if problem := _damage(part, mebibytes, sha256):
-            part.unlink()
-            raise CheckpointError(f"{path.name} came damaged from {ADDRESS + file} ({problem}): run again later.")
-        kept.unlink(missing_ok=True)  # of a file that was here before
-        os.replace(part, path)
-    if sha256 is None and kept.is_file():
-        sha256 = kept.read_text(errors="replace").partition(" ")[0]
-    if problem := _damage(path, mebibytes, sha256):
+        fetch(ADDRESS + file, path, mebibytes, sha256)
+        noted.unlink(missing_ok=True)  # of a file that was here before
+    if sha256 is None and noted.is_file():
+        sha256 = noted.read_text(errors="replace").partition(" ")[0]
+    if problem := damage(path, mebibytes, sha256):
         raise CheckpointError(f"{path} is damaged ({problem}): delete it and run again to fetch it anew.")
     if sha256 is None:
         with contextlib.suppress(CheckpointError):  # in a folder that others look after, a file is used as it is
-            write_atomically(kept, f"{_sha256(path)}  {path.name}\n".encode())
+            write_atomically(noted, f"{checksum(path, 'sha256')}  {path.name}\n".encode())
     return path
 
 
-def _damage(path, mebibytes, sha256):
+def fetch(address, path, mebibytes, sha256):
+    """Bring ``address`` to ``path``, whole and checked. Raises Unreachable, or CheckpointError."""
+    part = path.with_name(path.name + ".part")
+    try:
+        if not may_download():
+            raise Broken("MIXER_DOWNLOAD is 0")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        download(address, part)
+    except Broken as error:
+        reason = str(error)
+        raise Unreachable(
+            reason,
+            f"{path.name} is not in {path.parent} and could not be downloaded ({reason}): connect to the internet and "
+            f"run again, which goes on where a download was cut, or fetch {address} elsewhere and put it there.",
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"Cannot write {part} ({error.strerror}): free some space, or set MIXER_DATA to another folder."
+        ) from error
+    if problem := damage(part, mebibytes, sha256):
+        part.unlink()
+        raise CheckpointError(f"{path.name} came damaged from {address} ({problem}): run again later.")
+    os.replace(part, path)
+
+
+def damage(path, mebibytes, sha256):
     """What is wrong with a file, in a few words; None if nothing is."""
     size = path.stat().st_size
     if mebibytes is not None and abs(size / 2**20 - mebibytes) > 0.01:  # sizes are listed to two places
         return f"{size:,} bytes, expected {mebibytes} MiB"
     if sha256 is not None:
-        found = _sha256(path)
+        found = checksum(path, "sha256")
         return None if found == sha256 else f"SHA-256 {found[:12]}…, expected {sha256[:12]}…"
     try:
         with zipfile.ZipFile(path) as archive:
             return None if archive.testzip() is None else "its checksums are wrong"
     except Exception as error:  # zip files fail in ten ways
         return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _download(address, path):
-    """Fetch all of ``address``, going on from what an earlier download left; the path of the file, which ends in .part.
-
-    Raises WeightsUnreachable, and keeps what has come so far; or CheckpointError where it cannot be written.
-    """
-    from tqdm.auto import tqdm
-
-    if os.environ.get("MIXER_DOWNLOAD") == "0":
-        raise WeightsUnreachable(path, address, "MIXER_DOWNLOAD is 0")
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _network(path, address):
-            answer, start = _ask(address, part.stat().st_size if part.is_file() else 0)
-        end = None if answer.length is None else start + answer.length
-        bar = tqdm(desc=path.name, total=end, initial=start, unit="B", unit_scale=True, unit_divisor=1024, leave=False,
-                   disable=os.environ.get("MIXER_PROGRESS") == "0")  # fmt: skip
-        with answer, bar, open(part, "ab" if start else "wb") as file:
-            while True:
-                with _network(path, address):
-                    data = answer.read1(2**20)  # what has come by now: a cut loses none of it
-                if not data:
-                    break
-                file.write(data)
-                bar.update(len(data))
-        size = part.stat().st_size
-    except OSError as error:  # the disk's, since _network has told the others
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise CheckpointError(
-            f"Cannot write {part} ({error.strerror}): free some space, or set MIXER_DATA to another folder."
-        ) from error
-    if end is not None and size < end:
-        raise WeightsUnreachable(path, address, f"the connection ended after {size:,} of {end:,} bytes")
-    return part
-
-
-def _ask(address, start):
-    """The server's answer from byte ``start`` on, and that number; it becomes 0 where the server sends everything."""
-    request = urllib.request.Request(address, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        answer = urllib.request.urlopen(request, timeout=20)  # seconds; the default is to wait for ever
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code != 416 or not start:  # 416: nothing comes after the bytes here, so that they are no beginning
-            raise
-        return _ask(address, 0)
-    return answer, start if answer.status == 206 else 0
-
-
-@contextlib.contextmanager
-def _network(path, address):
-    """Turn whatever goes wrong between here and the server into WeightsUnreachable."""
-    try:
-        yield
-    except (OSError, http.client.HTTPException) as error:
-        reason = str(error).strip("<>").removeprefix("urlopen error ") or type(error).__name__
-        raise WeightsUnreachable(path, address, reason) from error

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from mixer_utils.checkpoints import CheckpointError, read_tensors, write_tensors
+from mixer_utils._files import CheckpointError
+from mixer_utils.checkpoints import read_tensors, write_tensors
 from mixer_utils.mixing import patch_grid, unit_maps
 from mixer_utils.model import MlpMixer
 

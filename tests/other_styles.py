@@ -47,7 +47,9 @@ def placed_one_by_one(patches, in_channels, height, width, patch_size):
     P = patch_size
     images = torch.zeros(len(patches), in_channels, height, width)
     for s in range(patches.shape[1]):
-        top, left = s // (width // P) * P, s % (width // P) * P
+        row, column = divmod(s, width // P)
+        top = row * P
+        left = column * P
         images[:, :, top : top + P, left : left + P] = patches[:, s].view(-1, in_channels, P, P)
     return images
 
@@ -169,7 +171,9 @@ def token_share_cancelled(S, C, D_S, D_C):
 def inside_tokens_token_by_token(layer, x):
     S = x.shape[1]
     nudge = F.one_hot(torch.tensor(0), S)[:, None]  # 1 in row 0 of (S, 1)
-    before, after, turned = layer(x), layer(x + nudge), layer(x[:, list(reversed(range(S)))])
+    before = layer(x)
+    after = layer(x + nudge)
+    turned = layer(x[:, list(reversed(range(S)))])
     leak = max((after[:, s] - before[:, s]).abs().max() for s in range(1, S))
     mismatch = max((turned[:, S - 1 - s] - before[:, s]).abs().max() for s in range(S))
     return torch.stack([leak, mismatch])
@@ -224,9 +228,12 @@ def block_forward_by_einsum(x, norm_0, token_mixing, norm_1, channel_mixing):
 def reach_block_by_block(model, images):
     corner = torch.zeros_like(images)
     corner[..., 0, 0] = 1
-    a, b, shares = images, images + corner, []
+    a = images
+    b = images + corner
+    shares = []
     for layer in [model.stem, *model.blocks]:
-        a, b = layer(a), layer(b)
+        a = layer(a)
+        b = layer(b)
         changed = sum((difference.abs() > 1e-6).any() for difference in (a - b).flatten(0, 1))
         shares.append(changed / (a.shape[0] * a.shape[1]))
     return torch.stack(shares)
@@ -285,10 +292,12 @@ def compare_with_numpy(run, seeds):
 
 
 def compare_by_sums(run, seeds):
-    total = squares = 0.0
+    total = 0.0
+    squares = 0.0
     for seed in seeds:
         difference = run(64, seed)["validation_accuracy"] - run(256, seed)["validation_accuracy"]
-        total, squares = total + difference, squares + difference**2
+        total += difference
+        squares += difference**2
     n = len(seeds)
     return total / n, math.sqrt((squares - total**2 / n) / (n - 1) / n)
 
@@ -321,7 +330,8 @@ def macro_f1_from_counts(matrix):
     scores = []
     for k in range(len(matrix)):
         hit = matrix[k, k]
-        missed, wrongly_called = matrix[k].sum() - hit, matrix[:, k].sum() - hit
+        missed = matrix[k].sum() - hit
+        wrongly_called = matrix[:, k].sum() - hit
         scores.append(hit / (hit + (missed + wrongly_called) / 2))
     return sum(scores) / len(scores)
 
@@ -334,7 +344,8 @@ def calibration_error_by_counting(confidence, right, bins):
 def compare_by_the_formula_of_section_3(predict_a, predict_b, splits):
     images, labels = splits["test"]
     pairs = [(a == y, b == y) for a, b, y in zip(predict_a(images), predict_b(images), labels, strict=True)]
-    only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
+    only_a = pairs.count((True, False))
+    only_b = pairs.count((False, True))
     return (only_a - only_b) / len(pairs), math.sqrt(only_a + only_b) / len(pairs)
 
 
@@ -363,18 +374,22 @@ def written_patch_by_patch(patches, reads, bias, writes):
 
 
 def most_opposite_pair_by_pair(reads):
-    found = []
-    for one in reads:
-        cosines = [F.cosine_similarity(one, other, dim=0).item() for other in reads]
-        found.append(cosines.index(min(cosines)))
-    return found
+    result = []
+    for own in reads:
+        cosines = [F.cosine_similarity(own, other, dim=0).item() for other in reads]
+        result.append(cosines.index(min(cosines)))
+    return result
 
 
 def share_entry_by_entry(influence):
-    own = others = 0.0
+    own = 0.0
+    others = 0.0
     for i, row in enumerate(influence.tolist()):
         for j, value in enumerate(row):
-            own, others = (own + abs(value), others) if i == j else (own, others + abs(value))
+            if i == j:
+                own += abs(value)
+            else:
+                others += abs(value)
     return others / (own + others)
 
 
@@ -411,9 +426,12 @@ def unshuffled_by_assigning(images, patches, pixels, patch_size):
 
 
 def unshuffled_patch_by_patch(images, patches, pixels, patch_size):
-    P, columns, whole = patch_size, images.shape[3] // patch_size, images.clone()
+    P = patch_size
+    columns = images.shape[3] // P
+    whole = images.clone()
     for now, before in enumerate(patches.tolist()):
-        (i, j), (k, m) = divmod(now, columns), divmod(before, columns)
+        i, j = divmod(now, columns)
+        k, m = divmod(before, columns)
         patch = images[:, 0, i * P : i * P + P, j * P : j * P + P].flatten(1)
         back = torch.stack([patch[:, pixels == p][:, 0] for p in range(P * P)], dim=1)
         whole[:, 0, k * P : k * P + P, m * P : m * P + P] = back.view(-1, P, P)
@@ -469,9 +487,11 @@ def top_k_by_rank(logits, labels, k):
 
 
 def top_k_image_by_image(logits, labels, k):
-    found = [label in sorted(range(len(row)), key=row.__getitem__)[-k:]
-             for row, label in zip(logits.tolist(), labels.tolist(), strict=True)]  # fmt: skip
-    return sum(found) / len(found)
+    hits = 0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        classes_by_logit = sorted(range(len(row)), key=row.__getitem__)
+        hits += label in classes_by_logit[-k:]
+    return hits / len(labels)
 
 
 def larger_reads_in_place(W1, K, rows, columns):
@@ -490,9 +510,11 @@ def larger_reads_by_product(W1, K, rows, columns):
 
 
 def worth_as_tables(accuracy, counts, count, draws):
-    table = {m: torch.tensor([[accuracy(m, k, d) for d in draws] for k in counts], dtype=torch.float64).mean(dim=1)
-             for m in ("head", "pixels")}  # fmt: skip
-    target, pixels = table["head"][counts.index(count)], table["pixels"]
+    def table(method):
+        return torch.tensor([[accuracy(method, k, d) for d in draws] for k in counts], dtype=torch.float64)
+
+    target = table("head").mean(dim=1)[counts.index(count)]
+    pixels = table("pixels").mean(dim=1)
     i = int((pixels <= target).sum()) - 1
     share = (target - pixels[i]) / (pixels[i + 1] - pixels[i])
     return counts[i] * (counts[i + 1] / counts[i]) ** share / count
@@ -505,7 +527,8 @@ def worth_step_by_step(accuracy, counts, count, draws):
     target = mean("head", count)
     for below, above in zip(counts, counts[1:], strict=False):
         if mean("pixels", above) >= target:
-            low, high = mean("pixels", below), mean("pixels", above)
+            low = mean("pixels", below)
+            high = mean("pixels", above)
             log = math.log2(below) + (target - low) / (high - low) * math.log2(above / below)
             return 2**log / count
 
@@ -550,7 +573,8 @@ def speed_ratio_by_comprehension(time_a, time_b, rounds):
 
 
 def speed_ratio_by_sorting(time_a, time_b, rounds):
-    time_b(), time_a()  # in which order they warm up does not matter
+    time_b()  # in which order they warm up does not matter
+    time_a()
     seconds = torch.tensor([[clock() for clock in (time_a, time_b)] for _ in range(rounds)])
     return (seconds[:, 0] / seconds[:, 1]).sort().values[rounds // 2]
 

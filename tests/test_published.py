@@ -1,15 +1,15 @@
 import errno
 import hashlib
-import http.server
 import json
 import os
-import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
 import torch
+from web import serving
 
-from mixer_utils import CheckpointError, evaluate, load_official_npz, load_pretrained, published
+from mixer_utils import CheckpointError, _files, evaluate, load_official_npz, load_pretrained, published
 from mixer_utils.checkpoints import PRETRAINED
 from mixer_utils.published import ADDRESS, PUBLISHED, WeightsUnreachable
 
@@ -46,52 +46,15 @@ def test_the_shipped_model_gets_the_result_that_is_stored_beside_it(mnist):
 # --- a server on this machine ------------------------------------------------------------------------------
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves ``content`` under FILE's name, and keeps what it was asked."""
-
-    content, ranges, status, cut, claimed = WHOLE, True, 200, None, None
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.asked = []
-
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.server_port}/mixer_models/"
-
-
-class Answer(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, wanted = self.server, self.headers.get("Range")
-        server.asked.append(wanted)
-        if server.status != 200 or self.path != f"/mixer_models/{FILE}":
-            return self.send_error(server.status if server.status != 200 else 404)
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and server.ranges else 0
-        if start and start >= len(server.content):
-            return self.send_error(416)
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
-        self.send_header("Content-Length", str(server.claimed or len(server.content) - start))
-        self.end_headers()
-        self.wfile.write(server.content[start : server.cut])  # and hang up
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch):
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        monkeypatch.setattr(published, "ADDRESS", server.address)
+    with serving() as server:
+        server.files[f"/mixer_models/{FILE}"] = WHOLE
+        monkeypatch.setattr(published, "ADDRESS", f"{server.address}mixer_models/")
         monkeypatch.delenv("MIXER_DOWNLOAD")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setenv("MIXER_PROGRESS", "0")
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -221,7 +184,7 @@ def test_a_beginning_as_long_as_the_file_or_longer_is_dropped(more, server, fold
 
 def test_a_beginning_of_another_file_is_noticed_and_dropped(server, folder):
     beginning(folder, bytes(HALF))
-    assert refusal().startswith(f"Mixer-B_16.npz came damaged from {server.address}{FILE} (")
+    assert refusal().startswith(f"Mixer-B_16.npz came damaged from {published.ADDRESS}{FILE} (")
     assert contents(folder) == {}
     assert_loads()
 
@@ -229,7 +192,8 @@ def test_a_beginning_of_another_file_is_noticed_and_dropped(server, folder):
 def test_a_file_of_another_length_than_listed_is_dropped(server, folder, monkeypatch):
     listed(monkeypatch, size=3 * 2**20)
     assert refusal() == (
-        f"Mixer-B_16.npz came damaged from {server.address}{FILE} ({SIZE:,} bytes, expected 3.0 MiB): run again later."
+        f"Mixer-B_16.npz came damaged from {published.ADDRESS}{FILE} "
+        f"({SIZE:,} bytes, expected 3.0 MiB): run again later."
     )
     assert contents(folder) == {}
 
@@ -254,10 +218,10 @@ def test_a_known_sha256_is_checked_before_the_file_has_its_name(server, folder, 
 @pytest.mark.parametrize("content", [b"<html>Please log in to this network.</html>", WHOLE[:-100], b""])
 def test_what_is_no_whole_npz_is_dropped(content, server, folder, monkeypatch):
     listed(monkeypatch, size=None)
-    server.content = content
+    server.files[f"/mixer_models/{FILE}"] = content
     assert (
         refusal()
-        == f"Mixer-B_16.npz came damaged from {server.address}{FILE} (File is not a zip file): run again later."
+        == f"Mixer-B_16.npz came damaged from {published.ADDRESS}{FILE} (File is not a zip file): run again later."
     )
     assert contents(folder) == {}
 
@@ -288,7 +252,7 @@ def test_without_a_network_one_sentence_says_what_to_do(server, folder, monkeypa
 
 
 def test_a_silent_server_is_given_up_after_the_time_it_has(server, folder, monkeypatch):
-    real, seen = published.urllib.request.urlopen, []
+    real, seen = urllib.request.urlopen, []
 
     def urlopen(request, timeout):
         seen.append(timeout)
@@ -299,13 +263,13 @@ def test_a_silent_server_is_given_up_after_the_time_it_has(server, folder, monke
     def silent(_):
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(published.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     assert refusal(WeightsUnreachable) == unreachable(folder, "timed out")
     assert seen == [20] and contents(folder) == {"Mixer-B_16.npz.part": b""}
 
 
 def test_an_interrupted_download_keeps_its_beginning(server, folder, monkeypatch):
-    real = published.urllib.request.urlopen
+    real = urllib.request.urlopen
 
     def urlopen(request, timeout):
         answer = real(request, timeout=timeout)
@@ -320,7 +284,7 @@ def test_an_interrupted_download_keeps_its_beginning(server, folder, monkeypatch
         return answer
 
     with monkeypatch.context() as patch:
-        patch.setattr(published.urllib.request, "urlopen", urlopen)
+        patch.setattr(urllib.request, "urlopen", urlopen)
         with pytest.raises(KeyboardInterrupt):
             load()
     assert contents(folder) == {"Mixer-B_16.npz.part": WHOLE[:10]}
@@ -352,7 +316,7 @@ class Full:
 def test_on_a_full_disk_nothing_half_written_is_left(left, server, folder, monkeypatch):
     beginning(folder, left)
     with monkeypatch.context() as patch:
-        patch.setattr(published, "open", lambda path, mode: Full(open(path, mode)), raising=False)
+        patch.setattr(_files, "open", lambda path, mode: Full(open(path, mode)), raising=False)
         assert refusal() == (
             f"Cannot write {folder / 'Mixer-B_16.npz.part'} (No space left on device): free some space, or set "
             "MIXER_DATA to another folder."

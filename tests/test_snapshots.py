@@ -14,6 +14,7 @@ from mixer_utils import (
     CheckpointError,
     Recipe,
     Snapshots,
+    _run,
     create_mixer,
     load_checkpoint,
     load_recorded_run,
@@ -174,7 +175,8 @@ def test_taking_them_is_not_counted_as_training(run, monkeypatch):
         return loss_and_accuracy(*arguments)
 
     now = time.perf_counter
-    monkeypatch.setattr(training, "loss_and_accuracy", slow)
+    for module in (training, _run):
+        monkeypatch.setattr(module, "loss_and_accuracy", slow)
     monkeypatch.setattr(training.time, "perf_counter", lambda: now() + hours[0])
     _, history = run(Snapshots(13))
     assert len(looks) == 13 + 3  # and one after every epoch, as ever

@@ -131,7 +131,7 @@ def accuracy_line(build):
 
 def solutions(build=ROOT / "build" / "solutions"):
     """Write the series with every exercise solved into the folder ``build``; returns the exit status."""
-    from mixer_utils.exercises.grading import checks
+    from mixer_utils.exercises.cells import checks
 
     try:
         from mixer_utils.exercises.solutions import SOLUTIONS
@@ -168,7 +168,7 @@ def solve(notebook, known):
 
 def stubs(notebook):
     """{"02.1": the cell to complete}: the last cell before the check that defines what is checked."""
-    from mixer_utils.exercises.grading import checks, names
+    from mixer_utils.exercises.cells import checks, names
 
     code, found = [cell for cell in notebook.cells if cell.cell_type == "code"], {}
     for at, cell in enumerate(code):

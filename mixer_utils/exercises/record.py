@@ -9,8 +9,7 @@ import json
 import os
 from pathlib import Path
 
-from mixer_utils.checkpoints import CheckpointError, write_atomically
-from mixer_utils.data import data_folder
+from mixer_utils._files import CheckpointError, data_folder, write_atomically
 
 SESSION = {"exercises": {}, "predictions": {}}
 
@@ -18,27 +17,31 @@ SESSION = {"exercises": {}, "predictions": {}}
 def file():
     """The Path of the record, or None where none is kept."""
     named = os.environ.get("MIXER_EXERCISES")
-    return None if named == "0" else Path(named).expanduser() if named else data_folder() / "exercises.json"
+    if named == "0":
+        return None
+    return Path(named).expanduser() if named else data_folder() / "exercises.json"
 
 
 def read():
-    """All kept so far: {"exercises": {"02.1": {"passed", …}}, "predictions": {"02.1": {"guess", "measured"}}}."""
-    kept = {kind: {} for kind in SESSION}
+    """All that is known: {"exercises": {"02.1": {"passed", …}}, "predictions": {"02.1": {"guess", "measured"}}}."""
+    recorded = {kind: {} for kind in SESSION}
     if path := file():
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            kept = {kind: dict(stored[kind]) for kind in SESSION}
+            recorded = {kind: dict(stored[kind]) for kind in SESSION}
         except OSError:
-            pass  # nothing was kept yet
+            pass  # nothing was written yet
         except (ValueError, KeyError, TypeError):  # damaged: put aside rather than written over
             path.replace(path.with_suffix(".damaged"))
-    return {kind: kept[kind] | SESSION[kind] for kind in SESSION}
+    return {kind: recorded[kind] | SESSION[kind] for kind in SESSION}
 
 
 def note(kind, number, **facts):
-    """Keep facts about an exercise or a prediction beside what is known of it; returns all that is now known."""
+    """Add facts on an exercise or a prediction to what is known of it; returns all that is now known of it."""
     everything = read()
-    known = SESSION[kind][number] = everything[kind][number] = everything[kind].get(number, {}) | facts
+    known = everything[kind].get(number, {}) | facts
+    everything[kind][number] = known
+    SESSION[kind][number] = known
     if path := file():
         with contextlib.suppress(CheckpointError):  # in a folder that cannot be written, the session still knows it
             write_atomically(path, json.dumps(everything, indent=1, sort_keys=True).encode())

@@ -8,10 +8,12 @@ import os
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import torch
 
-SECONDS, GIGABYTES = 20, 2
+SECONDS = 20
+GIGABYTES = 2
 
 
 class Stopped(Exception):
@@ -25,11 +27,13 @@ def sheltered(work, seconds=SECONDS, gigabytes=GIGABYTES):
     this process and only its time is limited: a loop in Python is stopped, a tensor too large for the machine is not.
     ``work`` must return something that pickles. Raises Stopped.
     """
-    return in_a_fork(work, seconds, gigabytes) if sys.platform == "linux" else under_a_timer(work, seconds)
+    if sys.platform == "linux":
+        return in_a_fork(work, seconds, gigabytes)
+    return under_a_timer(work, seconds)
 
 
 def in_a_fork(work, seconds, gigabytes=GIGABYTES):
-    """Raises Stopped."""
+    """``sheltered`` on Linux. Raises Stopped."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=tell, args=(work, sender, gigabytes), daemon=True)
@@ -53,18 +57,25 @@ def in_a_fork(work, seconds, gigabytes=GIGABYTES):
 
 
 def tell(work, sender, gigabytes):
-    import resource  # not on Windows
-
+    """In the forked process: do the work and send what it returns and prints."""
     torch.set_num_threads(1)  # the threads of the parent's pool are not copied, and would be waited for
-    with open("/proc/self/statm", encoding="ascii") as pages:
-        now = int(pages.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = now + round(gigabytes * 1e9)
-    resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    limit_memory(gigabytes)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        found = work()
-    sender.send((found, printed.getvalue()))
+        result = work()
+    sender.send((result, printed.getvalue()))
+
+
+def limit_memory(gigabytes):
+    """Let this process take so much more than it has now."""
+    import resource  # not on Windows
+
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + round(gigabytes * 1e9)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 class TimeIsUp(BaseException):
@@ -72,7 +83,7 @@ class TimeIsUp(BaseException):
 
 
 def under_a_timer(work, seconds):
-    """Raises Stopped."""
+    """``sheltered`` elsewhere. Raises Stopped."""
     thread = ctypes.c_ulong(threading.get_ident())
     stop = ctypes.pythonapi.PyThreadState_SetAsyncExc
     timer = threading.Timer(seconds, stop, (thread, ctypes.py_object(TimeIsUp)))
@@ -81,13 +92,13 @@ def under_a_timer(work, seconds):
         timer.start()
         try:
             with contextlib.redirect_stdout(printed):
-                found = work()
+                result = work()
         finally:
             timer.cancel()
             timer.join()
     except TimeIsUp:
         raise Stopped(too_late(seconds)) from None
-    return found, printed.getvalue()
+    return result, printed.getvalue()
 
 
 def too_late(seconds):

@@ -128,8 +128,10 @@ def block_forward(x, norm_0, token_mixing, norm_1, channel_mixing):
 
 
 def reach(model, images):
-    other, before, after = images.clone(), {}, {}
+    other = images.clone()
     other[:, :, 0, 0] += 1
+    before = {}
+    after = {}
     with torch.no_grad():
         model(images, intermediates=before)
         model(other, intermediates=after)
@@ -181,7 +183,8 @@ def recall_of(matrix, k):
 
 def macro_f1(matrix):
     hits = matrix.diagonal()
-    recall, precision = hits / matrix.sum(axis=1), hits / matrix.sum(axis=0)
+    recall = hits / matrix.sum(axis=1)
+    precision = hits / matrix.sum(axis=0)
     return (2 * precision * recall / (precision + recall)).mean()
 
 
@@ -196,7 +199,8 @@ def calibration_error(confidence, right, bins):
 
 def compare(predict_a, predict_b, splits):
     images, labels = splits["test"]  # neither trained on nor chosen by
-    right_a, right_b = predict_a(images) == labels, predict_b(images) == labels
+    right_a = predict_a(images) == labels
+    right_b = predict_b(images) == labels
     difference = right_a.astype(int) - right_b.astype(int)  # image by image: 1, 0 or -1
     return [difference.mean(), difference.std() / np.sqrt(len(difference))]
 
@@ -224,8 +228,10 @@ def share_from_others(influence):
 
 def stand_in(accuracy_without, i, j):
     whole = accuracy_without([])
-    without_i, without_j, without_both = (whole - accuracy_without(units) for units in ([i], [j], [i, j]))
-    return without_both - (without_i + without_j)
+    loss_of_i = whole - accuracy_without([i])
+    loss_of_j = whole - accuracy_without([j])
+    loss_of_both = whole - accuracy_without([i, j])
+    return loss_of_both - (loss_of_i + loss_of_j)
 
 
 SOLUTIONS |= {"07.1": written_by, "07.2": most_opposite, "07.3": share_from_others, "07.4": stand_in}

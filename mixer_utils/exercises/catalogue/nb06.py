@@ -39,18 +39,21 @@ def precision_and_recall(matrix):
     return hits / matrix.sum(axis=0), hits / matrix.sum(axis=1)
 
 
+def f1_of_classes(matrix):
+    return 2 * matrix.diagonal() / (matrix.sum(axis=0) + matrix.sum(axis=1))
+
+
 def macro_f1(matrix):
-    return (2 * matrix.diagonal() / (matrix.sum(axis=0) + matrix.sum(axis=1))).mean()
+    return f1_of_classes(matrix).mean()
 
 
 def f1_of_means(matrix):
-    precision, recall = (scores.mean() for scores in precision_and_recall(matrix))
+    precision, recall = np.mean(precision_and_recall(matrix), axis=1)
     return 2 * precision * recall / (precision + recall)
 
 
 def weighted_f1(matrix):
-    scores = 2 * matrix.diagonal() / (matrix.sum(axis=0) + matrix.sum(axis=1))
-    return (scores * matrix.sum(axis=1)).sum() / matrix.sum()
+    return (f1_of_classes(matrix) * matrix.sum(axis=1)).sum() / matrix.sum()
 
 
 def gaps(confidence, right, bins):
@@ -58,7 +61,8 @@ def gaps(confidence, right, bins):
     where = (confidence * bins).astype(int)
     filled = np.unique(where)
     count = np.array([(where == b).sum() for b in filled])
-    return count, np.array([(confidence - right)[where == b].mean() for b in filled])
+    gap = np.array([(confidence - right)[where == b].mean() for b in filled])
+    return count, gap
 
 
 def calibration_error(confidence, right, bins):
@@ -75,14 +79,18 @@ def matrices():
 def answers():
     """Twelve answers: confidence (0 to below 1) and whether they are right; some bins stay empty."""
     confidence = np.array([0.95, 0.92, 0.97, 0.93, 0.98, 0.91, 0.72, 0.75, 0.71, 0.43, 0.47, 0.35])
-    return confidence, np.array([1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 1, 0])
+    right = np.array([1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 1, 0])
+    return confidence, right
 
 
 def compare(predict_a, predict_b, splits):
     """By the counts of images on which one model alone is right, a and b."""
     images, labels = splits["test"]
-    right_a, right_b = predict_a(images) == labels, predict_b(images) == labels
-    a, b, N = (right_a & ~right_b).sum(), (right_b & ~right_a).sum(), len(labels)
+    right_a = predict_a(images) == labels
+    right_b = predict_b(images) == labels
+    a = (right_a & ~right_b).sum()
+    b = (right_b & ~right_a).sum()
+    N = len(labels)
     return [(a - b) / N, np.sqrt(a + b - (a - b) ** 2 / N) / N]
 
 
@@ -99,7 +107,8 @@ def one_by_one(a, b, splits):
 def unpaired(a, b, splits):
     images, labels = splits["test"]
     rates = [(predict(images) == labels).mean() for predict in (a, b)]
-    return [rates[0] - rates[1], np.sqrt(sum(p * (1 - p) / len(labels) for p in rates))]
+    variances = [p * (1 - p) / len(labels) for p in rates]
+    return [rates[0] - rates[1], np.sqrt(sum(variances))]
 
 
 def counted(a, b, splits):
@@ -127,7 +136,9 @@ def some_split(N, rates, draw):
 
     What the models call an image stands in two of its pixels. Where both are wrong they mostly call different classes.
     """
-    labels, images, hard = draw.integers(0, 10, N), draw.random((N, 3, 4)), draw.random(N)
+    labels = draw.integers(0, 10, N)
+    images = draw.random((N, 3, 4))
+    hard = draw.random(N)
     for rate, (i, j) in zip(rates, [(0, 1), (2, 3)], strict=True):
         right = hard + 0.08 * draw.standard_normal(N) < rate
         images[:, i, j] = np.where(right, labels, (labels + draw.integers(1, 10, N)) % 10)
@@ -139,7 +150,15 @@ def two_models(test_rates, sizes, seed):
     draw = np.random.default_rng(seed)
     rates = {"train": (0.97, 0.9), "validation": (0.88, 0.76), "test": test_rates}
     splits = {name: some_split(N, rates[name], draw) for name, N in zip(rates, sizes, strict=True)}
-    return lambda images: images[:, 0, 1].astype(int), lambda images: images[:, 2, 3].astype(int), splits
+    return model_a, model_b, splits
+
+
+def model_a(images):
+    return images[:, 0, 1].astype(int)
+
+
+def model_b(images):
+    return images[:, 2, 3].astype(int)
 
 
 EXERCISES = {
@@ -166,9 +185,7 @@ EXERCISES = {
             "those are the shares of all answers to class k: the recall is one of them, entry k": (
                 lambda matrix, k: matrix[k] / matrix[k].sum()
             ),
-            "that is the recall of every class: take entry k": (
-                lambda matrix, k: matrix.diagonal() / matrix.sum(axis=1)
-            ),
+            "that is the recall of every class: take entry k": lambda matrix, k: matrix.diagonal() / matrix.sum(axis=1),
         },
         hints=(
             "of the images that are of class k, how many were called k?",
@@ -188,9 +205,7 @@ EXERCISES = {
                 lambda matrix: np.mean(precision_and_recall(matrix))
             ),
             "you weighted the classes by their images: in the macro mean every class counts alike": weighted_f1,
-            "that is the F1 of every class: take the mean of them": (
-                lambda matrix: 2 * matrix.diagonal() / (matrix.sum(axis=0) + matrix.sum(axis=1))
-            ),
+            "that is the F1 of every class: take the mean of them": f1_of_classes,
             "the factor 2 is missing: F1 is 2 p r / (p + r)": lambda matrix: macro_f1(matrix) / 2,
             "that is the macro recall: combine it with the precision, class by class": (
                 lambda matrix: precision_and_recall(matrix)[1].mean()
@@ -250,36 +265,44 @@ EXERCISES = {
             two_models((0.74, 0.77), (500, 650, 900), seed=1),
         ],
         mistakes={
-            "these are metrics on training data: memory counts there as well as skill, so compare on the test images":
-                on_split("train"),
-            "you compared on the validation images: they chose these models, and flatter them; use the test images":
-                on_split("validation"),
+            "these are metrics on training data: memory counts there as well as skill, so compare on the test images": (
+                on_split("train")
+            ),
+            "you compared on the validation images: they chose these models, and flatter them; use the test images": (
+                on_split("validation")
+            ),
             "the standard error is that of two separate test sets: both models see the same images, so take the "
-            "difference of right and wrong image by image, and the standard error of its mean":
-                unpaired,
+            "difference of right and wrong image by image, and the standard error of its mean": unpaired,
             "you counted images: divide both numbers by the number of test images": counted,
-            "the root is missing: the second number is the variance of the mean, its root is the standard error":
-                lambda a, b, splits: [compare(a, b, splits)[0], compare(a, b, splits)[1] ** 2],
-            "that is the spread of single images: for the error of their mean divide it by the root of N":
-                lambda a, b, splits: [one_by_one(a, b, splits).mean(), one_by_one(a, b, splits).std()],
-            "the spread was divided by N: divide it by the root of N":
+            "the root is missing: the second number is the variance of the mean, its root is the standard error": (
+                lambda a, b, splits: [compare(a, b, splits)[0], compare(a, b, splits)[1] ** 2]
+            ),
+            "that is the spread of single images: for the error of their mean divide it by the root of N": (
+                lambda a, b, splits: [one_by_one(a, b, splits).mean(), one_by_one(a, b, splits).std()]
+            ),
+            "the spread was divided by N: divide it by the root of N": (
                 lambda a, b, splits: [
                     one_by_one(a, b, splits).mean(),
                     one_by_one(a, b, splits).std() / len(one_by_one(a, b, splits)),
-                ],
-            "the sign is turned: the difference is A minus B":
-                lambda a, b, splits: [-compare(a, b, splits)[0], compare(a, b, splits)[1]],
+                ]
+            ),
+            "the sign is turned: the difference is A minus B": (
+                lambda a, b, splits: [-compare(a, b, splits)[0], compare(a, b, splits)[1]]
+            ),
             "you counted images on which the answers differ, also where both are wrong: what differs has to be right "
-            "against wrong":
-                by_different_answers,
-            "the standard error is missing: return a list of two numbers":
-                lambda a, b, splits: compare(a, b, splits)[0],
-            "True and False cannot be subtracted: turn them into numbers first, with astype(int)":
-                subtracted_truth_values,
-            'splits is a dict of three pairs: take one of them out first, as in images, labels = splits["train"]':
-                unpacked,
-            "a model was given the pair of images and labels: unpack it, and give the images alone":
-                lambda a, b, splits: a(splits["test"]),
+            "against wrong": by_different_answers,
+            "the standard error is missing: return a list of two numbers": (
+                lambda a, b, splits: compare(a, b, splits)[0]
+            ),
+            "True and False cannot be subtracted: turn them into numbers first, with astype(int)": (
+                subtracted_truth_values
+            ),
+            'splits is a dict of three pairs: take one of them out first, as in images, labels = splits["train"]': (
+                unpacked
+            ),
+            "a model was given the pair of images and labels: unpack it, and give the images alone": (
+                lambda a, b, splits: a(splits["test"])
+            ),
         },
         hints=(
             "which images have neither trained these models nor chosen them?",
@@ -288,6 +311,6 @@ EXERCISES = {
             "the standard error of a mean is the standard deviation of the numbers over the root of how many they are",
         ),
     ),
-}  # fmt: skip
+}
 
 PREDICTIONS = {"06.1": 3, "06.2": 4, "06.3": 3, "06.4": 3, "06.5": 3, "06.6": 4, "06.7": 3}

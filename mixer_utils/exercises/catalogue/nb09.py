@@ -51,8 +51,15 @@ def some_reads(D_S, K, rows, columns, seed):
 
 def larger_reads(W1, K, rows, columns):
     """Asked of the package: a Mixer with one block and this W1, enlarged."""
-    model = MlpMixer(image_size=(rows, columns), patch_size=1, num_classes=2, num_blocks=1, hidden_dim=2,
-                     tokens_mlp_dim=len(W1), channels_mlp_dim=2)  # fmt: skip
+    model = MlpMixer(
+        image_size=(rows, columns),
+        patch_size=1,
+        num_classes=2,
+        num_blocks=1,
+        hidden_dim=2,
+        tokens_mlp_dim=len(W1),
+        channels_mlp_dim=2,
+    )
     model.blocks[0].token_mixing.dense_0.weight.data = W1
     return at_higher_resolution(model, K).blocks[0].token_mixing.dense_0.weight.detach()
 
@@ -114,8 +121,9 @@ def measured_count(accuracy, counts, count, draws, choose):
     """The count that ``choose`` takes of those below the target and those that reach it."""
     (target,) = averaged(accuracy, "head", [count], draws)
     curve = averaged(accuracy, "pixels", counts, draws)
-    return choose([k for k, a in zip(counts, curve, strict=True) if a < target],
-                  [k for k, a in zip(counts, curve, strict=True) if a >= target]) / count  # fmt: skip
+    below = [counts[i] for i in range(len(counts)) if curve[i] < target]
+    enough = [counts[i] for i in range(len(counts)) if curve[i] >= target]
+    return choose(below, enough) / count
 
 
 def exchanged(accuracy, counts, count, draws):
@@ -124,8 +132,8 @@ def exchanged(accuracy, counts, count, draws):
 
 
 def at_the_same_count(accuracy, counts, count, draws):
-    head, pixels = (averaged(accuracy, method, [count], draws)[0] for method in ("head", "pixels"))
-    return head, pixels
+    """The accuracies of the head and of the pixels."""
+    return [averaged(accuracy, method, [count], draws)[0] for method in ("head", "pixels")]
 
 
 EXERCISES = {

@@ -36,7 +36,8 @@ class Machine:
     """A computer whose speed drifts, mostly down, from call to call, and which is interrupted now and then."""
 
     def __init__(self, seed):
-        self.random, self.slowness = random.Random(seed), 1.0
+        self.random = random.Random(seed)
+        self.slowness = 1.0
 
     def disturbance(self):
         """By how much the next call is slowed down."""
@@ -48,18 +49,23 @@ class Clock:
     """``clock()`` runs a version once, on a machine that others use too, and returns its seconds; the first is slow."""
 
     def __init__(self, machine, seconds):
-        self.machine, self.seconds, self.warm = machine, seconds, False
+        self.machine = machine
+        self.seconds = seconds
+        self.warm = False
 
     def __call__(self):
-        seconds, self.warm = self.seconds + (0 if self.warm else 0.03), True
-        return seconds * self.machine.disturbance()
+        warming_up = 0 if self.warm else 0.03
+        self.warm = True
+        return (self.seconds + warming_up) * self.machine.disturbance()
 
 
 def clocks():
     """(time_a, time_b, rounds): two versions on one machine. The number of rounds is odd: no two medians."""
+    cases = []
     for seed, a, b, rounds in [(4, 0.012, 0.010, 9), (59, 0.004, 0.007, 15), (1, 0.005, 0.005, 5)]:
         machine = Machine(seed)
-        yield Clock(machine, a), Clock(machine, b), rounds
+        cases.append((Clock(machine, a), Clock(machine, b), rounds))
+    return cases
 
 
 def in_turns(time_a, time_b, rounds, uncounted=1):
@@ -71,8 +77,11 @@ def in_turns(time_a, time_b, rounds, uncounted=1):
 
 def one_after_the_other(time_a, time_b, rounds):
     """The same, but all of a before all of b."""
-    time_a(), time_b()
-    return [time_a() for _ in range(rounds)], [time_b() for _ in range(rounds)]
+    time_a()
+    time_b()
+    seconds_of_a = [time_a() for _ in range(rounds)]
+    seconds_of_b = [time_b() for _ in range(rounds)]
+    return seconds_of_a, seconds_of_b
 
 
 def ratios(a, b):
@@ -185,7 +194,7 @@ EXERCISES = {
     ),
     "10.4": Exercise(
         reference=speed_ratio,
-        inputs=lambda: list(clocks()),
+        inputs=clocks,
         mistakes={
             "the first calls were counted: call each once before the first round, and forget what it returns": (
                 lambda a, b, rounds: statistics.median(ratios(*in_turns(a, b, rounds, uncounted=0)))

@@ -54,7 +54,9 @@ class MadeUpNetwork:
     """
 
     def __init__(self, accuracy, costs, extra):
-        self.accuracy, self.costs, self.extra = accuracy, costs, extra
+        self.accuracy = accuracy
+        self.costs = costs
+        self.extra = extra
 
     def __call__(self, units):
         try:
@@ -62,7 +64,8 @@ class MadeUpNetwork:
         except TypeError:
             raise TypeError("accuracy_without takes a list of units: [3] for one, [] for none") from None
         alone = sum(self.costs[unit] for unit in removed)
-        return self.accuracy - alone - sum(more for pair, more in self.extra.items() if set(pair) <= removed)
+        together = sum(more for pair, more in self.extra.items() if set(pair) <= removed)
+        return self.accuracy - alone - together
 
 
 def known_extra(network, i, j):
@@ -180,7 +183,7 @@ EXERCISES = {
             "you averaged the rows' shares: add up over the whole matrix before you divide": (
                 lambda influence: (1 - influence.abs().diagonal() / influence.abs().sum(dim=1)).mean()
             ),
-            "you squared: absolute values were asked for": (lambda influence: share_from_others(influence.square())),
+            "you squared: absolute values were asked for": lambda influence: share_from_others(influence.square()),
             "that is how much larger the others' share is than the patch's own: divide by the sum of both": (
                 lambda influence: (influence.abs().sum() / influence.abs().diagonal().sum()) - 1
             ),

@@ -1,0 +1,282 @@
+"""What goes with a run but is not training: its folder, going on after an interruption, and those who look on.
+
+An observer is told when the loop begins, after every step, after every epoch and when it ends. (The idea, and a loop
+that stays readable by it, is minGPT's: https://github.com/karpathy/minGPT, ``mingpt/trainer.py``.)
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import torch
+
+from mixer_utils._files import CheckpointError, MixerError, write_atomically
+from mixer_utils.checkpoints import read_tensors, save_checkpoint, write_tensors
+from mixer_utils.evaluation import loss_and_accuracy
+from mixer_utils.snapshots import Snapshots
+
+
+class TrainingError(MixerError):
+    """A run that cannot start or go on. The message says why and what to do."""
+
+
+# --- observers --------------------------------------------------------------------------------------------------------
+
+
+class Observer:
+    """Looks on and does nothing; ``end`` is called whatever has ended the run."""
+
+    def begin(self, run):
+        """Before the first step."""
+
+    def after_step(self, run, record):
+        """``record`` is what the history keeps of the step."""
+
+    def after_epoch(self, run, record):
+        """``record`` is what the history keeps of the epoch."""
+
+    def end(self, run):
+        """After the last step, or after an exception."""
+
+
+def observers_of(run, progress, tensorboard, snapshots):
+    """Those who look on at a run, in the order in which they are told. In all processes but the first, fewer."""
+    first = run.processes.first
+    observers = [ProgressBar(progress and first)]
+    if tensorboard is not None and first:
+        observers.append(TensorBoard(tensorboard))
+    observers.append(Interrupts())
+    if snapshots is not None:
+        observers.append(SnapshotTaker(snapshots))  # in every process: each measures its share of the validation images
+    if run.out is not None and first:
+        observers.append(Saver())
+    return observers
+
+
+class ProgressBar(Observer):
+    """tqdm's bar, in a notebook or a terminal; it goes away when the run ends, since its numbers are in the history."""
+
+    def __init__(self, show):
+        self.show = show and os.environ.get("MIXER_PROGRESS") != "0"  # so that saved notebooks hold no bars
+        self.bar = None
+
+    def begin(self, run):
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(total=run.steps, initial=run.step, desc="training", unit="step", leave=False,
+                        disable=not self.show)  # fmt: skip
+
+    def after_step(self, run, record):
+        self.bar.update()
+
+    def after_epoch(self, run, record):
+        self.bar.set_postfix_str(f"validation accuracy {record['validation_accuracy']:.2%}")
+
+    def end(self, run):
+        if self.bar is not None:
+            self.bar.close()
+
+
+class TensorBoard(Observer):
+    """Writes every record to TensorBoard's logs. Raises TrainingError where it is not installed."""
+
+    def __init__(self, folder):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise TrainingError(
+                "tensorboard is not installed: run `pip install tensorboard`, or leave it out."
+            ) from error
+        self.writer = SummaryWriter(folder)
+
+    def write(self, prefix, record, step):
+        for name, value in record.items():
+            self.writer.add_scalar(f"{prefix}/{name}", value, step)
+
+    def after_step(self, run, record):
+        self.write("step", record, run.step)
+
+    def after_epoch(self, run, record):
+        self.write("epoch", record, len(run.history.epochs["seconds"]))
+
+    def end(self, run):
+        self.writer.close()
+
+
+class Interrupts(Observer):
+    """Ctrl-C ends the run after the step under way; a second one interrupts at once."""
+
+    before = None  # who heard of it before
+
+    def begin(self, run):
+        def note(number, frame):
+            if run.interrupted:
+                raise KeyboardInterrupt
+            run.interrupted = True
+
+        with contextlib.suppress(ValueError):  # not in the main thread, which alone is interrupted
+            self.before = signal.signal(signal.SIGINT, note)
+
+    def after_step(self, run, record):
+        if run.stopped and run.processes.first:
+            print(f"Stopped by hand after step {run.step} of {run.steps}: the model keeps what it has learned.")
+
+    def end(self, run):
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
+
+
+class SnapshotTaker(Observer):
+    """Takes a snapshot where one is due, and where a run is stopped."""
+
+    def __init__(self, snapshots):
+        if not isinstance(snapshots, Snapshots):
+            raise ValueError(f"snapshots is {snapshots!r}: it must be a Snapshots, as in train(snapshots=Snapshots()).")
+        self.snapshots = snapshots
+
+    def begin(self, run):
+        self.snapshots.begin(run.model, run.steps, **run.about)
+        self.after_step(run, None)
+
+    def after_step(self, run, record):
+        if run.step in self.snapshots.due or run.stopped:
+            _, accuracy = loss_and_accuracy(run.model, run.validation, run.data, run.processes)
+            self.snapshots.add(run.step, run.model, accuracy)
+            run.model.train()
+
+
+class Saver(Observer):
+    """Keeps what ``resume=True`` goes on from, after every epoch."""
+
+    def after_epoch(self, run, record):
+        save_state(run)
+
+
+# --- the folder of a run ----------------------------------------------------------------------------------------------
+
+STATES = ("resume.safetensors", "resume-previous.safetensors")  # after the last epoch, and after the one before it
+
+
+def prepare_folder(out, resume):
+    """Make the run's folder. One that holds a run or cannot be written is refused now, not after an hour."""
+    if not resume and any((Path(out) / name).exists() for name in STATES):
+        raise TrainingError(
+            f"{out} already holds a run: go on with it (resume=True, or --resume), or give another folder."
+        )
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+        for name in (*STATES, "model.safetensors", "history.json"):
+            for unfinished in Path(out).glob(f".{name}-*"):  # left by a process that was killed while writing
+                unfinished.unlink()
+    except OSError as error:
+        raise TrainingError(f"The folder {out} cannot be written ({error.strerror}): give another one.") from error
+
+
+def fingerprint(data):
+    """A short text that differs where the training images' classes or order do."""
+    return f"{data.name}, {hashlib.sha256(data.train.labels.numpy().tobytes()).hexdigest()[:16]}"
+
+
+def save_model(run):
+    """What a run leaves when it ends: model.safetensors and history.json."""
+    about = run.about | {
+        "steps": run.step, "mean": run.data.mean, "std": run.data.std, "class_names": run.data.class_names,
+        "train_seconds": run.history.train_seconds, "images_per_second": run.history.images_per_second,
+    }  # fmt: skip
+    save_checkpoint(run.model, Path(run.out) / "model.safetensors", **about)
+    write_atomically(Path(run.out) / "history.json", json.dumps(dataclasses.asdict(run.history)).encode())
+
+
+def save_state(run):
+    """Everything a run needs to go on after an epoch, as one file of tensors and one JSON text.
+
+    The file of the epoch before is kept beside it: at every moment one of the two is whole.
+    """
+    latest, previous = (Path(run.out) / name for name in STATES)
+    tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
+    for i, optimizer in enumerate(run.optimizers):
+        for key, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{key}.{name}": value for name, value in values.items()}
+    if latest.exists():
+        os.replace(latest, previous)
+    write_tensors(latest, tensors, {**run.identity, "history": dataclasses.asdict(run.history)})
+
+
+def load_state(run):
+    """Fill the run with what ``save_state`` wrote. Raises TrainingError or CheckpointError."""
+    if run.out is None:
+        raise TrainingError("resume=True needs out=, the folder of the run to go on with.")
+    path, tensors, about = read_state(run.out)
+    if "recipe" not in about or "history" not in about:
+        raise TrainingError(f"{path} holds no run to go on with: give another out.")
+    asked = {**run.identity["recipe"], **{key: run.identity[key] for key in ("seed", "data")}}
+    saved = {**about["recipe"], **{key: about.get(key) for key in ("seed", "data")}}
+    other = [f"{key} {saved.get(key)!r}, not {value!r}" for key, value in asked.items() if saved.get(key) != value]
+    if other:
+        raise TrainingError(
+            f"{path} is of another run ({'; '.join(other)}): give the same recipe, seed and data, or another out."
+        )
+    try:
+        run.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    except RuntimeError as error:
+        raise TrainingError(f"{path} does not hold the model to train: give that one, or another out.") from error
+    for i, optimizer in enumerate(run.optimizers):
+        state = {}
+        for key, value in tensors.items():
+            if key.startswith(f"optimizer.{i}."):
+                *_, parameter, name = key.split(".", 3)
+                state.setdefault(int(parameter), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    run.history.steps = about["history"]["steps"]
+    run.history.epochs = about["history"]["epochs"]
+    run.first_epoch = len(run.history.epochs["seconds"])
+    run.step = run.first_epoch * run.steps_per_epoch
+
+
+def read_state(out):
+    """Path, tensors and about of the last state; of the one before it, where a run was killed between the two."""
+    latest, previous = (Path(out) / name for name in STATES)
+    if previous.exists() and not latest.exists():
+        return previous, *read_tensors(previous)
+    try:
+        return latest, *read_tensors(latest)
+    except CheckpointError as error:
+        with contextlib.suppress(CheckpointError):
+            _, about = read_tensors(previous)
+            epoch = len(about["history"]["epochs"]["seconds"])
+            raise TrainingError(
+                f"{latest} is damaged, but {previous.name} beside it, of epoch {epoch}, is good: delete {latest.name} "
+                f"and resume again to go on from there."
+            ) from error
+        raise
+
+
+# --- what is said when a run cannot go on -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(batch_size, device):
+    """Say which batch size was tried and which to try, where the GPU's memory is full."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        less = max(1, batch_size // 2)
+        raise TrainingError(
+            f"{batch_size} images a step do not fit into the memory of {device}: try batch_size={less}, or a smaller "
+            f"model (dataclasses.replace(recipe, batch_size={less}), or --set batch_size={less})."
+        ) from error
+
+
+def not_finite(run, record, epoch):
+    """What to say when a loss is infinite or not a number, and where the last good state is."""
+    good = f"{Path(run.out) / STATES[0]} (epoch {epoch})" if run.out is not None and epoch else "none"
+    return (
+        f"The loss became {record['loss']} at step {run.step}, at learning rate {record['learning_rate']:.2g}: lower "
+        f"the recipe's learning_rate or raise its warmup. Last good checkpoint: {good}."
+    )
