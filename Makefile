@@ -1,4 +1,4 @@
-# make tutorial · test · lab · site · solutions · figures · results · bench · address: each sets up what it needs.
+# make tutorial · test · check · lab · site · solutions · figures · results · bench · address: each sets up what it needs.
 PYTHON ?= python3
 VENV   := .venv
 ifeq ($(OS),Windows_NT)
@@ -9,18 +9,19 @@ endif
 READY := $(VENV)/.installed
 BENCH := $(VENV)/.bench-installed
 
-.PHONY: tutorial test lab site solutions figures results bench save address clean help
+.PHONY: tutorial test check lab site solutions figures results bench save address clean help
 
 help:
 	@echo "make tutorial   run the notebooks and write pages to build/"
-	@echo "make test       run every test"
+	@echo "make test       run every test and every notebook (a quarter of an hour)"
+	@echo "make check      run the tests that need no browser and no notebook (two minutes)"
 	@echo "make lab        open JupyterLab at notebook 00"
 	@echo "make site       write the series as a website to build/site, with live views"
 	@echo "make solutions  write the notebooks with all exercises solved to build/solutions"
 	@echo "make figures    draw figures/ again"
 	@echo "make save       run the notebooks and save their outputs in place"
 	@echo "make results    measure again what results/ holds (two hours; minutes on a large GPU)"
-	@echo "make bench [PARTS=\"peers loop cost gpu\"]   measure speed, beside other Mixers and alone (ten minutes)"
+	@echo "make bench [PARTS=\"peers loop cost gpu views\"]   measure speed, beside other Mixers and alone (ten minutes)"
 	@echo "make address [URL=https://github.com/you/fork]   write the repository's address into the notebooks"
 
 # pyproject.toml is the one list of dependencies: when it changes, they are installed again.
@@ -35,12 +36,17 @@ $(READY): pyproject.toml
 tutorial: $(READY)
 	$(BIN)/python tools/notebooks.py tutorial
 
-# Two processes for the tests, whose networks are small; then the notebooks, which train with all cores, one by one.
+# Tests and notebooks together in two processes of one thread each: the networks are small. A file stays in one process,
+# and the files keep the order that conftest.py gives them, the longest first.
 # MIXER_PROGRESS=0 keeps progress bars out of the outputs that nbval compares.
+PYTEST := MIXER_PROGRESS=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg
+
 test: $(READY)
-	MIXER_PROGRESS=0 $(BIN)/python -m pytest tests -n 2 --dist loadfile --durations=8
-	MIXER_PROGRESS=0 $(BIN)/python -m pytest notebooks --nbval --nbval-current-env --nbval-cell-timeout=600 \
-	  --nbval-sanitize-with=tests/nbval_sanitize.cfg --durations=4
+	$(PYTEST) tests notebooks $(NBVAL) --durations=8
+
+check: $(READY)
+	$(PYTEST) tests -m "not slow" --durations=4
 
 lab: $(READY)
 	$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb

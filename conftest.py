@@ -1,8 +1,28 @@
-"""Tests and notebooks are compared on MNIST: without it the whole run ends here, with one sentence."""
+"""Tests and notebooks are compared on MNIST: without it the whole run ends here, with one sentence.
+
+What takes long starts first, so that neither of two processes has much left to do when the other one is through.
+"""
 
 import os
 
 import pytest
+
+# The longest first. They are marked "slow": `make check` leaves them out.
+LONG = [
+    "notebooks/08_what_mixing_buys.ipynb",
+    "tests/test_cells_twice.py",
+    "notebooks/05_training.ipynb",
+    "notebooks/10_faster_and_bigger.ipynb",
+    "notebooks/09_imagenet_mixer.ipynb",
+    "tests/browser/",
+    "tests/test_colab_rehearsal.py",
+    "tests/test_solutions.py",
+    "tests/test_survival.py",
+    "tests/test_processes.py",
+    "tests/test_site.py",
+    "notebooks/",
+    "tests/test_colab_versions.py",
+]
 
 os.environ["MIXER_EXERCISES"] = "0"  # what the tests answer is not the reader's progress
 os.environ["MIXER_WEIGHTS"] = "build/no-weights"  # notebook 09's saved outputs are those of the model that ships
@@ -19,3 +39,14 @@ def pytest_sessionstart(session):
         # Unlike pytest.exit, this leaves the sentence alone on the screen; pytest's exit status is then 4.
         raise pytest.UsageError(str(error)) from None
     os.environ["MIXER_DOWNLOAD"] = "0"  # all that tests and notebooks need is there
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    def place(item):
+        return next((at for at, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG))
+
+    items.sort(key=place)
+    for item in items:
+        if place(item) < len(LONG):
+            item.add_marker("slow")

@@ -7,6 +7,9 @@ import torch
 
 from mixer_utils import MlpMixer, load_dataset
 
+# What a passed test prints in lines that begin so is told at the end of the run, under this title.
+TOLD = {"latency": "latency in the browser", "once": "cells run once, not twice"}
+
 torch.set_num_threads(1)  # networks this small lose time to a second thread, and two workers may share the machine
 
 
@@ -45,3 +48,14 @@ def tiny_mixer():
         return model
 
     return build
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Repeat what pytest shows of failed tests alone."""
+    reports = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
+    printed = [line for report in reports for line in report.capstdout.splitlines()]
+    for name, title in TOLD.items():
+        lines = [line for line in printed if line.startswith(f"{name}: ")]
+        if lines:
+            terminalreporter.section(title)
+            terminalreporter.write_line("\n".join(lines))

@@ -226,7 +226,7 @@ def test_a_smoke_run_keeps_nothing(tmp_path, monkeypatch):
 def test_an_unknown_part_is_refused_by_name(capsys):
     with pytest.raises(SystemExit):
         bench.main(["pears"])
-    assert "there is no part pears: choose from peers, loop, cost, gpu" in capsys.readouterr().err
+    assert "there is no part pears: choose from peers, loop, cost, gpu, views" in capsys.readouterr().err
 
 
 def test_the_script_runs_from_another_folder(tmp_path):

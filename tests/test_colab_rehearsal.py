@@ -1,8 +1,10 @@
-"""A rehearsal of Colab: one notebook alone in an empty folder, in an environment with torch, numpy and Jupyter but
+"""A rehearsal of Colab: notebook 00 alone in an empty folder, in an environment with torch, numpy and Jupyter but
 without this project and without some of what it needs. The setup cell installs both, the project from a git repository
-made of the files as they are.
+made of the files as they are. The other notebooks have the same setup cell (test_notebooks.py); that they find what
+they import is asked of the environment.
 """
 
+import ast
 import os
 import re
 import shutil
@@ -12,13 +14,13 @@ import sysconfig
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NOTEBOOKS = ["00", "01", "05"]
 MISSING = {"anywidget", "seaborn"}  # small and pure Python
 OF_DEVELOPERS = {re.match(r"[\w-]+", line)[0] for extra in PROJECT["optional-dependencies"].values() for line in extra}
 LEFT_OUT = {PROJECT["name"]} | MISSING | OF_DEVELOPERS
@@ -120,30 +122,30 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rehearsed(colab, address, tmp_path_factory):
-    """What is installed before and after, and what each notebook's run said: {number: (exit status, cells, stderr)}."""
-    before, runs = colab.installed(), {}
-    for number in NOTEBOOKS:
-        folder = tmp_path_factory.mktemp(f"alone-{number}")
-        (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
-        notebook = nbformat.read(path, as_version=4)
-        setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
-        setup.source = re.sub('address = "[^"]+"', f'address = "{address}"', setup.source)
-        nbformat.write(notebook, folder / path.name)
-        convert = ["-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", "--allow-errors", path.name]
-        run = colab.run(*convert, cwd=folder)
-        cells = nbformat.read(folder / path.name, as_version=4).cells
-        runs[number] = run, [cell for cell in cells if cell.cell_type == "code"]
-    return before, runs, colab.installed()
+    """What is installed before and after, and what was run in between: its exit status and stderr, and its cells."""
+    before = colab.installed()
+    folder = tmp_path_factory.mktemp("alone")
+    (path,) = (ROOT / "notebooks").glob("00_*.ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    setup.source = re.sub('address = "[^"]+"', f'address = "{address}"', setup.source)
+    nbformat.write(notebook, folder / path.name)
+    convert = ["-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", "--allow-errors", path.name]
+    run = colab.run(*convert, cwd=folder)
+    return SimpleNamespace(run=run, cells=code_cells(folder / path.name), before=before, after=colab.installed())
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
 def printed(cell):
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
-@pytest.mark.parametrize("number", NOTEBOOKS)
-def test_a_notebook_alone_runs_to_its_end(rehearsed, number):
-    run, cells = rehearsed[1][number]
-    assert run.returncode == 0, run.stderr
+def test_the_notebook_alone_runs_to_its_end(rehearsed):
+    cells = rehearsed.cells
+    assert rehearsed.run.returncode == 0, rehearsed.run.stderr
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     for cell in cells:
         allowed = "raises-exception" in cell.metadata.get("tags", [])
@@ -151,17 +153,15 @@ def test_a_notebook_alone_runs_to_its_end(rehearsed, number):
             assert output.output_type != "error" or allowed, f"{cell.source}\n\n{output.ename}: {output.evalue}"
 
 
-@pytest.mark.parametrize("number", NOTEBOOKS)
-def test_its_first_cell_says_what_it_installs_and_where_a_gpu_is_selected(rehearsed, number):
-    _, cells = rehearsed[1][number]
-    *installing, versions, gpu = printed(cells[0]).splitlines()
-    assert installing == (["Installing seaborn, anywidget …"] if number == NOTEBOOKS[0] else [])
+def test_its_first_cell_says_what_it_installs_and_where_a_gpu_is_selected(rehearsed):
+    installing, versions, gpu = printed(rehearsed.cells[0]).splitlines()
+    assert installing == "Installing seaborn, anywidget …"
     assert versions.startswith(f"mixer_utils {PROJECT['version']} · torch {metadata.version('torch')}".split("+")[0])
     assert gpu.startswith("For a GPU: Runtime >")
 
 
 def test_the_project_and_what_was_missing_are_added_and_nothing_else_is_changed(rehearsed, address):
-    before, _, after = rehearsed
+    before, after = rehearsed.before, rehearsed.after
     assert {"torch", "torchvision", "numpy", "ipykernel"} <= set(before)
     assert set(after) - set(before) == {PROJECT["name"]} | MISSING
     assert {name: after.get(name) for name in before} == before
@@ -169,9 +169,22 @@ def test_the_project_and_what_was_missing_are_added_and_nothing_else_is_changed(
 
 
 def test_running_the_setup_cell_again_installs_nothing(colab, rehearsed, tmp_path):
-    _, runs, after = rehearsed
-    setup = runs["00"][1][0].source
+    setup = rehearsed.cells[0].source
     run = colab.run("-c", f"{setup}\n{setup}", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert "Installing" not in run.stdout and run.stdout.count("mixer_utils") == 2
-    assert colab.installed() == after
+    assert colab.installed() == rehearsed.after
+
+
+def test_every_module_that_a_notebook_imports_is_there_afterwards(colab, rehearsed, tmp_path):
+    imported = set()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        for cell in code_cells(path):
+            for node in ast.walk(ast.parse(cell.source)):
+                if isinstance(node, ast.Import):
+                    imported.update(name.name for name in node.names)
+                elif isinstance(node, ast.ImportFrom):
+                    imported.add(node.module)
+    assert {"torch", "mixer_utils", "mixer_utils.widgets"} <= imported
+    run = colab.run("-c", "\n".join(f"import {name}" for name in sorted(imported)), cwd=tmp_path)
+    assert run.returncode == 0, run.stderr

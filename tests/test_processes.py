@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -29,6 +28,7 @@ SETTINGS = ["epochs=2", "batch_size=100", "learning_rate=0.003"]
 COMMAND = ["train", "--recipe", "digits", *(f"--set={s}" for s in SETTINGS), "--device", "cpu", "--out"]
 MEET = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo", "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT)}  # fmt: skip
+HANGS = 300  # seconds: who takes longer waits for somebody who will not come
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv, which torch lacks on Windows")
 
@@ -128,7 +128,7 @@ def played(alone):
     env = {**os.environ, **MEET}
     env.pop("MIXER_PROGRESS", None)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, "play", str(alone)]
-    done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done.stderr
     return alone, done
 
@@ -200,18 +200,17 @@ def test_a_process_that_dies_ends_the_other_one_with_a_sentence(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    start, processes = time.monotonic(), []
+    processes = []
     for rank in (0, 1):
         env = {**os.environ, **MEET, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
                "RANK": str(rank), "LOCAL_RANK": str(rank), "MIXER_PROGRESS": "0"}  # fmt: skip
         command = [sys.executable, __file__, "lose one", str(tmp_path)]
         processes.append(subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True))
     try:
-        (out, err), _ = [process.communicate(timeout=60) for process in processes]
+        (out, err), _ = [process.communicate(timeout=HANGS) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert time.monotonic() - start < 60
     assert [process.returncode for process in processes] == [1, 3]
     (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert sentence.startswith("error: Process 0 of 2 lost the others (")

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from mixer_utils import CheckpointError, Recipe, load_dataset, train, training
+from mixer_utils._run import STATES, TrainingError
 from mixer_utils.checkpoints import read_tensors
-from mixer_utils.training import STATES, TrainingError
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = Recipe("tiny", dataset="digits", model="mnist/quick", epochs=4, batch_size=50, validation=60)
@@ -220,10 +220,8 @@ def test_where_the_last_state_is_damaged_the_one_before_it_is_offered_and_is_goo
     before = {path: path.read_bytes() for path in broken_off.iterdir()}
     with pytest.raises(TrainingError) as error:
         go_on(broken_off, few_digits)
-    assert str(error.value) == (
-        f"{broken_off / LATEST} is damaged, but {PREVIOUS} beside it, of epoch 2, is good: "
-        f"delete {LATEST} and resume again to go on from there."
-    )
+    assert f"{broken_off / LATEST} is damaged, but {PREVIOUS} beside it" in str(error.value)
+    assert f"delete {LATEST} and resume again" in str(error.value)
     assert {path: path.read_bytes() for path in broken_off.iterdir()} == before
     (broken_off / LATEST).unlink()
     go_on(broken_off, few_digits)

@@ -1,5 +1,6 @@
 """Moves every control of ``draw_digit``, draws by mouse and by keyboard, and compares what is seen with Python's."""
 
+import json
 import math
 
 import numpy as np
@@ -10,14 +11,14 @@ from mixer_utils.widgets.base import signed_colours
 
 TABLE = signed_colours().astype(int)
 
-# The colours of a canvas at places given in CSS pixels.
+# The colours of a canvas at places given in CSS pixels. As texts: Playwright takes seconds for long lists.
 COLOURS = """(canvas, places) => {
   const ratio = canvas.width / parseFloat(canvas.style.width);
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  return places.map(([x, y]) => {
+  return JSON.stringify(JSON.parse(places).map(([x, y]) => {
     const at = 4 * (Math.floor(y * ratio) * canvas.width + Math.floor(x * ratio));
     return [data[at], data[at + 1], data[at + 2]];
-  });
+  }));
 }"""
 # The share of each square, [left, top], that is orange, and so hatched.
 HATCHED = """(canvas, [corners, size]) => {
@@ -145,6 +146,23 @@ def check_digit(page, root, view):
     expect_shown(root, view)
 
 
+def touch(root, view):
+    """The view is shown as Python computes it; a key, a letter that Jupyter knows too, and a control change it."""
+    root.scroll_into_view_if_needed()
+    expect_shown(root, view)
+    board = root.locator("canvas.mixer-board")
+    for _ in range(max(mixing.patch_grid(view.model)) + 1):
+        board.press("Shift+ArrowUp")
+        board.press("Shift+ArrowLeft")
+    board.press("h")
+    hide(view, 0)
+    expect_shown(root, view)
+    last = len(view.data["starts"]) - 1
+    root.locator("[data-trait=start]").select_option(str(last))
+    view.start = last
+    expect_shown(root, view)
+
+
 def press(root, name):
     root.get_by_role("button", name=name, exact=True).click()
     root.evaluate(FRAMES)
@@ -164,8 +182,8 @@ def middle_of(pieces, P, row, column):
     return [gap + at * (P * side + gap) + P * side / 2 for at in (column, row)]
 
 
-def drag(page, root, corners):
-    """One stroke through ``corners``, (row, column) in pixels of the image."""
+def drag(page, root, corners, steps=3):
+    """One stroke through ``corners``, (row, column) in pixels of the image, in so many moves for each line."""
     board = root.locator("canvas.mixer-board")
     board.scroll_into_view_if_needed()
     box, side = board.bounding_box(), float(board.get_attribute("data-side"))
@@ -173,7 +191,7 @@ def drag(page, root, corners):
     page.mouse.move(*places[0])
     page.mouse.down()
     for place in places[1:]:
-        page.mouse.move(*place, steps=3)
+        page.mouse.move(*place, steps=steps)
     page.mouse.up()
     root.evaluate(FRAMES)
 
@@ -187,6 +205,11 @@ def ink(shape, start, end, radius=1.1):
     return 255 * np.clip(radius + 0.5 - distance, 0, 1)
 
 
+def colours(canvas, places):
+    """The colours at places (n, 2), int (n, 3)."""
+    return np.array(json.loads(canvas.evaluate(COLOURS, json.dumps(places))))
+
+
 def drawn(root, view):
     """The grey values of the image as seen, int (H, W)."""
     board = root.locator("canvas.mixer-board")
@@ -194,8 +217,7 @@ def drawn(root, view):
     board.evaluate(FRAMES)
     (height, width), side = view.model.image_shape[1:], float(board.get_attribute("data-side"))
     places = [((x + 0.5) * side, (y + 0.5) * side) for y in range(height) for x in range(width)]
-    colours = np.array(board.evaluate(COLOURS, places))
-    return colours[:, 0].reshape(height, width)
+    return colours(board, places)[:, 0].reshape(height, width)
 
 
 def expect_drawn(root, view, image):
@@ -240,7 +262,7 @@ def expect_image(root, view):
         cells = [(y, x) for y in range(height) for x in range(width) if patch_of(y, x, P, columns) not in view.hidden]
         places = [(edge + x * size + x // P * between + size / 2, edge + y * size + y // P * between + size / 2)
                   for y, x in cells]  # fmt: skip
-        found = np.array(canvas.evaluate(COLOURS, places))
+        found = colours(canvas, places)
         expected = np.array([[values[y, x]] * 3 for y, x in cells])
         np.testing.assert_allclose(found, expected, atol=2)
         corners = [[edge + at * (P * size + between) + 2 for at in (s % columns, s // columns)]
@@ -261,7 +283,7 @@ def expect_tokens(root, view, grids):
         side = float(canvas.get_attribute("data-side"))
         assert abs(float(canvas.get_attribute("data-scale")) / top - 1) < 1e-3
         places = [(2 + (c + 0.5) * side, 2 + (r + 0.5) * side) for r in range(rows) for c in range(columns)]
-        found = np.array(canvas.evaluate(COLOURS, places))
+        found = colours(canvas, places)
         # A value on the border between two colours may be drawn in either.
         each = [np.abs(found - TABLE[np.clip(np.round(127.5 + 127.5 * values / top + off), 0, 255).astype(int)]).max(1)
                 for off in (-0.02, 0, 0.02)]  # fmt: skip

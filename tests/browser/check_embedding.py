@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+from helpers import SECONDS
 
 from mixer_utils.widgets import embedding
 
@@ -23,6 +24,20 @@ def check_embedding(page, root, view):
     check_cut(root, view)
     check_filters(root, view)
     check_rebuilt(root, view)
+
+
+def touch(root, view):
+    """The view is shown as Python computes it; a key and a control change it as they should."""
+    root.scroll_into_view_if_needed()
+    check_images(root, view)
+    sizes = [cost["patch_size"] for cost in view.data["costs"]]
+    at = sizes.index(view.patch_size) + 1
+    part(root, "cut").press("ArrowRight")
+    view.patch_size = sizes[at]
+    wait_for(root, f"root.querySelector('[data-trait=patch_size]').value === '{at}'")
+    check_patches(part(root, "cut"), view)
+    choose(root, view, "k", 5)
+    check_images(root, view)
 
 
 def part(root, name):
@@ -67,7 +82,7 @@ def wait_for(root, condition):
           const start = performance.now();
           const look = () => {{
             if ({condition}) requestAnimationFrame(() => requestAnimationFrame(done));
-            else if (performance.now() - start > 10000) stop(new Error("Not within 10 s: {condition}"));
+            else if (performance.now() - start > {1000 * SECONDS}) stop(new Error(`Not reached: {condition}`));
             else requestAnimationFrame(look);
           }};
           look();

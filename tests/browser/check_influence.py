@@ -81,6 +81,19 @@ def check_influence(page, root, view):
     expect_numbers_under_the_pointer(root, view)
 
 
+def touch(root, view):
+    """The view is shown as Python computes it; a key and a control change it as they should."""
+    root.scroll_into_view_if_needed()
+    expect_shown(root, view)
+    order, units = order_shown(root), of(root, "units")
+    units.press("ArrowDown")
+    view.unit = order[order.index(view.unit) + int(units.get_attribute("data-across"))]
+    expect_shown(root, view)
+    root.locator("[data-trait=block]").press("End")
+    view.block = view.data["num_blocks"] - 1
+    expect_shown(root, view)
+
+
 def expect_shown(root, view):
     """Every canvas and every text is what the traits of ``view`` say."""
     root.evaluate(FRAMES)

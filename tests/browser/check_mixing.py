@@ -27,6 +27,18 @@ def check_mixing(page, root, view):
     check_keys(page, root, view)
 
 
+def touch(root, view):
+    """The view is shown as the weights are; a key and a control change it as they should."""
+    root.scroll_into_view_if_needed()
+    expect_shown(root, view)
+    order, canvas = list(view.order()), tiles(root, 0)
+    canvas.press("ArrowDown")
+    view.unit = int(order[order.index(view.unit) + int(canvas.get_attribute("data-across"))])
+    expect_shown(root, view)
+    choose(root, view, "sort", option="frequency")
+    expect_shown(root, view)
+
+
 def expect_shown(root, view):
     """Tiles, outline, legend and text are those of the view's state."""
     root.page.evaluate(FRAMES)

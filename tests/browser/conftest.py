@@ -1,17 +1,17 @@
 """Tests in a real browser. What a test of a view needs is here and in ``helpers.py`` beside this file:
 
     import pytest
-    from helpers import INTERFACES, latency, move, open_notebook, pixels, screenshot, watched_page
+    from helpers import latency, move, open_notebook, pixels, screenshot, watched_page
 
     CELLS = [
         "from mixer_utils import load_pretrained\nfrom mixer_utils.widgets import explore_mixing",
         "explore_mixing(load_pretrained('mnist')).add_class('mine')",
     ]
 
-    @pytest.fixture(scope="module", params=INTERFACES)  # JupyterLab and Notebook 7: one notebook each for the file
-    def mixing(browser, server, request):
+    @pytest.fixture(scope="module")  # one notebook for the file
+    def mixing(browser, server):
         with watched_page(browser) as page:
-            yield open_notebook(page, server, CELLS, request.param)
+            yield open_notebook(page, server, CELLS)  # in JupyterLab; with "notebook" besides, in Notebook 7
 
     def test_the_arrow_key_moves_the_map(mixing):
         canvas, slider = mixing.locator(".mine canvas"), mixing.locator(".mine input[type=range]")
@@ -19,9 +19,12 @@
         move(slider, "ArrowRight", canvas)                     # press the key, wait until the canvas has changed
         # instead of a key, a function: move(slider, lambda slider: slider.click(), canvas)
         assert (pixels(canvas) != before).any()
-        latency(slider, ["ArrowRight", "ArrowLeft"], canvas)   # printed at the end of the whole run
+        latency(slider, ["ArrowRight", "ArrowLeft"], canvas, "block")  # printed at the end of the whole run
         screenshot(mixing.locator(".mine"), "mixing")          # build/screenshots/mixing.png
         assert mixing.outside == []                            # addresses asked for outside this machine: none
+
+A control is checked thoroughly in one place, a page without Jupyter (``opened``, below); JupyterLab, Notebook 7, the
+website and the explorer's page each show that a view opens, takes a key and moves a control.
 
 Fixtures:
 
@@ -45,41 +48,26 @@ data-lm-suppress-shortcuts="true".
 
 import contextlib
 import os
-import shutil
 
 import pytest
-from helpers import Server, screenshot, show_view, watched_page
-
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+from helpers import Server, launched, screenshot, show_view, watched_page
 
 
 @pytest.fixture(scope="module")
 def browser():
     """For one file, not for the whole run: while Playwright is on, this thread has a running event loop, and the
     notebooks that nbval runs later need one of their own."""
-    asked = os.environ.get("MIXER_BROWSER", "")
-    names = ["chromium", "chromium-browser", "google-chrome"] if asked in ("", "required") else [asked]
-    path = next(filter(None, map(shutil.which, names)), None)
     with contextlib.ExitStack() as stack:
         try:
-            if path is None and asked not in ("", "required"):
-                raise FileNotFoundError(f"MIXER_BROWSER is {asked}, which is no program")
-            from playwright.sync_api import sync_playwright
-
-            playwright = stack.enter_context(sync_playwright())
-            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        except Exception as error:  # no module, no program, no library it needs
+            browser = stack.enter_context(launched())
+        except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            needed = os.environ.get("CI") or asked
+            needed = os.environ.get("CI") or os.environ.get("MIXER_BROWSER")
             (pytest.fail if needed else pytest.skip)(
                 f"No browser can be had ({reason}): install Chromium (`apt-get install chromium`, or "
                 "`python -m playwright install chromium`), or name one by MIXER_BROWSER."
             )
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -120,12 +108,3 @@ def pytest_runtest_makereport(item, call):
                 with contextlib.suppress(Exception):  # the page may be what broke
                     screenshot(value, f"failed-{item.name}")
     return report
-
-
-def pytest_terminal_summary(terminalreporter):
-    """What ``latency`` printed, which pytest shows of failed tests alone."""
-    reports = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
-    lines = [line for report in reports for line in report.capstdout.splitlines() if line.startswith("latency")]
-    if lines:
-        terminalreporter.section("latency in the browser")
-        terminalreporter.write_line("\n".join(lines))

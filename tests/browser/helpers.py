@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import secrets
+import shutil
 import socket
 import statistics
 import subprocess
@@ -27,13 +28,38 @@ SCREENSHOTS = ROOT / "build" / "screenshots"
 INTERFACES = ("lab", "notebook")
 # Two frames on: what a change asked for has then been drawn.
 FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
-SECONDS = 60  # the longest wait for anything but a notebook's cells; two busy cores are slow
+SECONDS = 60  # the longest wait for anything but a notebook's cells: what takes longer hangs
 
 # Errors in scripts of Notebook 7 itself: it looks for a setting and a command of parts that it leaves out.
 ALLOWED = (
     "Cannot read properties of undefined (reading 'schema')",
     "Command 'filebrowser:open-path' not registered.",
 )
+
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+@contextlib.contextmanager
+def launched():
+    """Chromium without a window, driven by Playwright; MIXER_BROWSER=PATH names another one than the system's.
+
+    What is missing is told by whatever exception comes of it: no module, no program, no library that it needs.
+    """
+    asked = os.environ.get("MIXER_BROWSER", "")
+    names = ["chromium", "chromium-browser", "google-chrome"] if asked in ("", "required") else [asked]
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None and asked not in ("", "required"):
+        raise FileNotFoundError(f"MIXER_BROWSER is {asked}, which is no program")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
@@ -132,7 +158,7 @@ WATCH = """(element, longest) => {
 }"""
 
 
-def move(control, key, canvas, seconds=5):
+def move(control, key, canvas, seconds=SECONDS):
     """Presses ``key`` with the focus on the locator ``control``; waits until the pixels of ``canvas`` have changed.
 
     Instead of a key, ``key`` can be a function that does something else with ``control``: a click, say.
@@ -152,14 +178,28 @@ def move(control, key, canvas, seconds=5):
     return milliseconds
 
 
-def latency(control, keys, canvas, name=None):
-    """The median of 20 times from a key press to changed pixels, in ms; printed, and again at the end of the run.
+def presses(control, keys, canvas, times):
+    """The milliseconds of ``times`` presses of ``keys`` in turn, as ``move`` measures them."""
+    return [move(control, key, canvas) for key in itertools.islice(itertools.cycle(keys), times)]
+
+
+def latency(control, keys, canvas, name, times=10):
+    """The median of ``times`` from a key press to changed pixels, in ms; printed, and again at the end of the run.
 
     ``keys`` are pressed in turn: ["ArrowRight", "ArrowLeft"] goes forth and back. ``name`` says what was measured.
+    Raises AssertionError where a key changes nothing. No test asserts how long it took: machines are shared.
     """
-    median = statistics.median(move(control, key, canvas) for key in itertools.islice(itertools.cycle(keys), 20))
-    print(f"latency: {name or control}: {median:.1f} ms from key press to changed pixels (median of 20)")
+    median = statistics.median(presses(control, keys, canvas, times))
+    print(f"latency: {name}: {median:.1f} ms from key press to changed pixels (median of {times})")
     return median
+
+
+def wait_until(page, condition):
+    """Waits for ``condition()``; raises AssertionError after SECONDS."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, page.inner_text("body")
+        page.wait_for_timeout(20)
 
 
 # --- Jupyter ---------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
-"""Predictions are made by a click: buttons under the cell in JupyterLab and in Notebook 7."""
+"""Predictions are made by a click: buttons under the cell."""
 
-import pytest
-from helpers import INTERFACES, RUN, open_notebook, screenshot, watched_page
+from helpers import RUN, open_notebook, screenshot
 
 CELLS = [
     "from mixer_utils import exercises as ex",
@@ -10,19 +9,13 @@ CELLS = [
 ]
 
 
-@pytest.fixture(scope="module", params=INTERFACES)
-def opened(browser, server, request):
-    with watched_page(browser) as page:
-        yield request.param, open_notebook(page, server, CELLS, request.param)
-
-
-def test_a_click_on_a_button_is_a_guess_and_the_next_cell_scores_it(opened):
-    kind, page = opened
+def test_a_click_on_a_button_is_a_guess_and_the_next_cell_scores_it(page, server):
+    open_notebook(page, server, CELLS)
     buttons = page.locator(".widget-toggle-button")
     assert buttons.all_inner_texts() == ["1", "2", "3", "skip"]
     assert page.get_by_text("Measured: 2.", exact=True).is_visible()
     buttons.nth(1).click()
-    screenshot(page, f"prediction-{kind}")
+    screenshot(page, "prediction")
     page.evaluate(RUN)
     page.get_by_text("Measured: 2, as you predicted.", exact=True).wait_for()
     chosen = page.locator(".widget-toggle-button.mod-active")

@@ -1,11 +1,14 @@
 """Tiles of two maps, what a unit reads and what it writes, as views 1 and 5 draw them: colours and places."""
 
+import json
+
 import numpy as np
 from helpers import FRAMES
 
 from mixer_utils.widgets.base import signed_colours
 
 # The colours in the middle of every square: units as they are drawn, then reads and writes, rows, columns, RGB.
+# As a text: Playwright takes seconds for long lists.
 COLOURS = """(canvas, [count, rows, columns]) => {
   const ratio = canvas.width / parseFloat(canvas.style.width), found = [];
   const [across, side, between, gap] = ["across", "side", "between", "gap"].map((name) => Number(canvas.dataset[name]));
@@ -19,7 +22,7 @@ COLOURS = """(canvas, [count, rows, columns]) => {
       found.push(...pixels.subarray(4 * (y * canvas.width + x), 4 * (y * canvas.width + x) + 3));
     }
   }
-  return found;
+  return JSON.stringify(found);
 }"""
 
 
@@ -36,7 +39,7 @@ def expect_tiles(canvas, order, maps, grid, scale):
     """
     canvas.page.evaluate(FRAMES)
     assert canvas.get_attribute("data-order") == " ".join(map(str, order))
-    found = np.array(canvas.evaluate(COLOURS, [len(order), *grid])).reshape(len(order), 2, -1, 3)
+    found = np.array(json.loads(canvas.evaluate(COLOURS, [len(order), *grid]))).reshape(len(order), 2, -1, 3)
     places = np.floor(128 + 127.5 * maps / scale).clip(0, 255).astype(int)[:, order].swapaxes(0, 1)
     assert np.abs(found - signed_colours().astype(int)[places]).max() <= 2
 

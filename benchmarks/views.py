@@ -1,0 +1,99 @@
+"""How fast the live views answer: from a key press to changed pixels, and how soon the explorer's page is there."""
+
+import contextlib
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.timing import ROOT
+from mixer_utils import create_mixer, load_pretrained, load_recorded_run, widgets
+
+# What a view is moved by, and what must have changed then, as CSS selectors within the view; keys in turn.
+MOVES = {
+    "mixing": [("block", "[data-trait=block]", ["ArrowRight", "ArrowLeft"], ".mixer-tiles")],
+    "influence": [
+        ("block", "input[data-trait=block]", ["ArrowRight", "ArrowLeft"], "canvas[data-map=units]"),
+        ("patch", "canvas[data-map=image]", ["ArrowRight", "ArrowLeft"], "canvas[data-map=image]"),
+    ],
+    "digit": [("hidden patch", "canvas[aria-label^='The patches']", ["Space"], "canvas[aria-label^='The patches']")],
+    "embedding": [
+        ("filters used", "[data-trait=k]", ["ArrowRight", "ArrowLeft"], "[data-part=rebuilt]"),
+        ("image", "[data-trait=image]", ["ArrowRight", "ArrowLeft"], "[data-part=cut]"),
+    ],
+    "training": [("snapshot", "[data-trait=time]", ["ArrowLeft", "ArrowRight"], ".mixer-tiles")],
+}
+DRAWN = """new MutationObserver(() => {
+  const drawn = document.querySelectorAll("[data-drawn]").length;
+  if (drawn) window.firstDrawn ??= performance.now();
+  if (drawn === 4) window.allDrawn ??= performance.now();
+}).observe(document, { subtree: true, childList: true, attributes: true });"""
+
+
+def views():
+    """{name: (the kind of view, it)}: the five of the shipped model, and the one that is largest of B/16."""
+    model, large = load_pretrained("mnist"), create_mixer("B/16", num_classes=10)
+    return {
+        "mixing": ("mixing", widgets.explore_mixing(model)),
+        "mixing, B/16": ("mixing", widgets.explore_mixing(large)),
+        "influence": ("influence", widgets.explore_influence(model)),
+        "digit": ("digit", widgets.draw_digit(model)),
+        "embedding": ("embedding", widgets.explore_embedding(model)),
+        "training": ("training", widgets.explore_training(load_recorded_run())),
+    }
+
+
+def run(device, smoke=False):
+    """Press keys in every view, in Chromium and without Jupyter; then open the explorer's page.
+
+    ``milliseconds`` run from the press of a key to the first frame in which the pixels have changed: the median, and
+    the quartiles, of 40 presses. ``page`` has the milliseconds from opening the file until a view, and until all are
+    drawn: the median of five. The browser computes on the processor, whatever ``device`` is.
+    """
+    sys.path.insert(0, str(ROOT / "tests" / "browser"))  # the browser and the clock are those of the tests
+    try:
+        from helpers import launched, presses, show_view, watched_page
+    finally:
+        sys.path.pop(0)
+    with contextlib.ExitStack() as stack:
+        try:
+            browser = stack.enter_context(launched())
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            print(f"  skipped: no browser can be had ({reason})", flush=True)
+            return
+        yield from measure(browser, show_view, presses, watched_page, smoke)
+
+
+def measure(browser, show_view, presses, watched_page, smoke):
+    found = {"browser": f"Chromium {browser.version}", "presses": 4 if smoke else 40, "milliseconds": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (kind, view) in views().items():
+            with watched_page(browser) as page:
+                root = show_view(page, view, Path(folder))
+                for what, control, keys, changed in MOVES[kind]:
+                    times = presses(root.locator(control), keys, root.locator(changed).first, found["presses"])
+                    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+                    found["milliseconds"][f"{name}: {what}"] = {"median": median, "low": low, "high": high}
+                    print(f"  {name}, {what}: {median:.0f} ms from key press to changed pixels", flush=True)
+            yield found
+        found["page"] = opening(browser, watched_page, Path(folder), 1 if smoke else 5)
+        print(f"  the explorer's page: a view after {found['page']['first view']:.0f} ms, all four after "
+              f"{found['page']['all views']:.0f} ms", flush=True)  # fmt: skip
+        yield found
+
+
+def opening(browser, watched_page, folder, times):
+    from mixer_utils.explorer import write_explorer
+
+    address, drawn = write_explorer(folder).as_uri(), []
+    for _ in range(times):
+        with watched_page(browser, offline=True) as page:
+            page.add_init_script(DRAWN)
+            page.goto(address)
+            page.wait_for_function("window.allDrawn")
+            drawn.append(page.evaluate("[window.firstDrawn, window.allDrawn]"))
+    first, last = np.median(drawn, axis=0)
+    return {"opened": times, "first view": float(first), "all views": float(last)}
