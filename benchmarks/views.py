@@ -86,7 +86,7 @@ def measure(browser, show_view, presses, watched_page, smoke):
 
 
 def opening(browser, watched_page, folder, times):
-    from mixer_utils.explorer import write_explorer
+    from mixer_utils.widgets.page import write_explorer
 
     address, drawn = write_explorer(folder).as_uri(), []
     for _ in range(times):
