@@ -10,8 +10,8 @@ import pytest
 # The longest first. They are marked "slow": `make check` leaves them out.
 LONG = [
     "notebooks/08_what_mixing_buys.ipynb",
-    "tests/test_cells_twice.py",
     "notebooks/05_training.ipynb",
+    "tests/test_cells_twice.py",
     "notebooks/10_faster_and_bigger.ipynb",
     "notebooks/09_imagenet_mixer.ipynb",
     "tests/browser/",
