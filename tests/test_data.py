@@ -734,7 +734,9 @@ def test_a_download_that_is_interrupted_by_hand_keeps_what_came_under_a_name_of_
     assert contents(folder) == [f"mnist/{next(iter(files))}.gz.part"]
 
 
-@pytest.mark.parametrize("bad", [b"no gzip at all", gzip.compress(b"another file"), None])
+@pytest.mark.parametrize(
+    "bad", [b"no gzip at all", gzip.compress(b"another file"), None], ids=["no gzip", "another file", "missing"]
+)
 def test_a_mirror_with_a_damaged_or_missing_file_is_passed_over(bad, folder, mirrors, monkeypatch):
     files = mnist_files(monkeypatch)
     *_, last = files
