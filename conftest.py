@@ -41,12 +41,16 @@ def pytest_sessionstart(session):
     os.environ["MIXER_DOWNLOAD"] = "0"  # all that tests and notebooks need is there
 
 
+def place(item):
+    """Where a test stands in LONG; behind all of them where it does not."""
+    return next((at for at, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG))
+
+
+def pytest_itemcollected(item):
+    if place(item) < len(LONG):
+        item.add_marker("slow")  # here, and not below: by then `-m` has chosen
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    def place(item):
-        return next((at for at, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG))
-
     items.sort(key=place)
-    for item in items:
-        if place(item) < len(LONG):
-            item.add_marker("slow")
