@@ -204,7 +204,7 @@ def test_loop_runs_and_its_model_is_the_recipe_s(monkeypatch):
 
 
 def test_a_step_in_a_process_of_its_own_prints_its_seconds():
-    assert 0 < loop.own_process("keep", "mnist/quick", 2) < 10
+    assert loop.own_process("keep", "mnist/quick", 2) > 0
 
 
 def test_the_command_keeps_what_it_measures_with_how_when_and_where(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,4 @@
 import io
-import time
 
 import ipywidgets
 import numpy as np
@@ -98,11 +97,9 @@ def test_what_cannot_be_shown_is_said_in_one_sentence(tiny_mixer):
         explore_mixing(model, before=tiny_mixer(image_size=(56, 14)))
 
 
-def test_b_16_opens_within_3_seconds_and_sends_at_most_10_mb():
+def test_b_16_sends_at_most_10_mb():
     model = create_mixer("B/16", num_classes=10)
-    began = time.perf_counter()
     view = explore_mixing(model)
-    print(f"B/16: {time.perf_counter() - began:.2f} s to open on {torch.get_num_threads()} thread")
     assert 7_000_000 < bytes_sent(view.get_state()["data"]) <= MOST_SENT
     halves = sent(view.data["sides"][0]["maps"])
     assert halves.dtype == np.float16 and halves.shape == (12, 2, 384, 196)
