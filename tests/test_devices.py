@@ -3,6 +3,7 @@ import os
 
 import pytest
 import torch
+from told import assert_told
 
 from mixer_utils import Recipe, train
 from mixer_utils._processes import Processes, joined_processes
@@ -35,9 +36,7 @@ def test_a_device_that_is_not_there_is_told_before_anything_else(device, machine
     machine()
     with pytest.raises(DeviceError) as error:
         train(Recipe("r"), data=few_digits, device=device, out=tmp_path / "run")
-    assert str(error.value) == (
-        f'The device {device!r} was asked for, but this machine offers cpu: choose one of those or "auto".'
-    )
+    assert_told(error.value, f"device {device!r}", "offers cpu:", 'choose one of those or "auto"')
     assert not (tmp_path / "run").exists()
 
 
@@ -68,9 +67,7 @@ def test_processes_share_a_batch_without_overlap_and_leave_none_of_it():
 def test_a_batch_that_cannot_be_shared_equally_is_refused():
     with pytest.raises(ValueError) as error:
         Processes(1, 4).share(torch.arange(50))
-    assert str(error.value) == (
-        "A batch of 50 cannot be shared equally by 4 processes: choose a batch_size that is a multiple of 4."
-    )
+    assert_told(error.value, "batch of 50", "4 processes", "a multiple of 4.")
 
 
 def test_the_first_process_is_the_one_that_writes():

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from told import assert_told
 
 from mixer_utils.notebook import check_shape, claim
 
@@ -15,7 +16,7 @@ def test_a_shape_that_is_as_it_should_be_is_printed(capsys):
 def test_another_shape_stops_with_both(expected, capsys):
     with pytest.raises(ValueError) as error:
         check_shape(torch.zeros(2, 49, 16), expected)
-    assert str(error.value) == f"This tensor has the shape (2, 49, 16); {expected} was expected here."
+    assert_told(error.value, "shape (2, 49, 16);", f"{expected} was expected")
     assert capsys.readouterr().out == ""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from told import assert_told
 from web import serving
 
 from mixer_utils import CheckpointError, _files, evaluate, load_official_npz, load_pretrained, published
@@ -191,10 +192,8 @@ def test_a_beginning_of_another_file_is_noticed_and_dropped(server, folder):
 
 def test_a_file_of_another_length_than_listed_is_dropped(server, folder, monkeypatch):
     listed(monkeypatch, size=3 * 2**20)
-    assert refusal() == (
-        f"Mixer-B_16.npz came damaged from {published.ADDRESS}{FILE} "
-        f"({SIZE:,} bytes, expected 3.0 MiB): run again later."
-    )
+    came = f"Mixer-B_16.npz came damaged from {published.ADDRESS}{FILE} "
+    assert_told(refusal(), came, f"({SIZE:,} bytes", "expected 3.0 MiB)", "run again later")
     assert contents(folder) == {}
 
 
@@ -317,10 +316,8 @@ def test_on_a_full_disk_nothing_half_written_is_left(left, server, folder, monke
     beginning(folder, left)
     with monkeypatch.context() as patch:
         patch.setattr(_files, "open", lambda path, mode: Full(open(path, mode)), raising=False)
-        assert refusal() == (
-            f"Cannot write {folder / 'Mixer-B_16.npz.part'} (No space left on device): free some space, or set "
-            "MIXER_DATA to another folder."
-        )
+        path = folder / "Mixer-B_16.npz.part"
+        assert_told(refusal(), f"Cannot write {path} ", "No space left on device", "free some space", "MIXER_DATA")
     assert contents(folder) == {}
     assert_loads()
 
@@ -349,10 +346,8 @@ def test_a_file_that_was_damaged_since_is_noticed_by_one_bit(known, server, fold
     damaged[-30] ^= 1
     path = folder / "Mixer-B_16.npz"
     path.write_bytes(damaged)
-    assert refusal() == (
-        f"{path} is damaged (SHA-256 {sha256(damaged)[:12]}…, expected {sha256(WHOLE)[:12]}…): delete it and run again "
-        "to fetch it anew."
-    )
+    sums = (f"SHA-256 {sha256(damaged)[:12]}…", f"expected {sha256(WHOLE)[:12]}…")
+    assert_told(refusal(), f"{path} is damaged", *sums, "delete it and run again")
     assert path.read_bytes() == damaged and server.asked == [None]  # nothing is deleted unasked
     path.unlink()
     assert_loads()
@@ -363,11 +358,9 @@ def test_a_truncated_file_is_told_by_its_size(folder, monkeypatch):
     folder.mkdir(parents=True)
     path = folder / "Mixer-B_16.npz"
     path.write_bytes(WHOLE[:HALF])
-    assert (
-        refusal() == f"{path} is damaged ({HALF:,} bytes, expected 0.03 MiB): delete it and run again to fetch it anew."
-    )
+    assert_told(refusal(), f"{path} is damaged", f"({HALF:,} bytes, expected 0.03 MiB)", "delete it and run again")
     listed(monkeypatch, size=None)
-    assert refusal() == f"{path} is damaged (File is not a zip file): delete it and run again to fetch it anew."
+    assert_told(refusal(), f"{path} is damaged", "not a zip file", "delete it and run again")
     assert list(contents(folder)) == ["Mixer-B_16.npz"]  # no SHA-256 of a damaged file is kept
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from told import assert_told
 
 from mixer_utils import at_higher_resolution, load_checkpoint, save_checkpoint
 
@@ -81,4 +82,4 @@ def test_the_enlarged_network_is_a_copy_of_the_same_kind_and_can_be_trained_and_
 def test_a_k_that_is_no_whole_number_is_refused(K, tiny_mixer):
     with pytest.raises(ValueError) as error:
         at_higher_resolution(tiny_mixer(), K)
-    assert str(error.value) == f"K is {K!r}: it must be a whole number, 1 or more."
+    assert_told(error.value, f"K is {K!r}:", "whole number", "1 or more")

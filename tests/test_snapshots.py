@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from told import assert_told
 from torch import nn
 
 from mixer_utils import (
@@ -233,18 +234,16 @@ def test_a_model_is_not_taken_for_snapshots_nor_snapshots_for_a_model(taken, tin
     taken.save(run)
     with pytest.raises(CheckpointError) as error:
         Snapshots.load(model)
-    assert str(error.value) == (
-        f"{model} holds no snapshots (it has model): give a file that Snapshots.save has written."
-    )
+    assert_told(error.value, f"{model} holds no snapshots", "(it has model)", "Snapshots.save")
     with pytest.raises(CheckpointError) as error:
         load_checkpoint(run)
-    assert str(error.value) == f"{run} holds no model (it has snapshots): give a model.safetensors."
+    assert_told(error.value, f"{run} holds no model", "(it has snapshots)", "give a model.safetensors")
 
 
 def test_empty_snapshots_are_not_saved(tmp_path):
     with pytest.raises(ValueError) as error:
         Snapshots().save(tmp_path / "run.safetensors")
-    assert str(error.value) == ("These snapshots are empty: give them to train(snapshots=...) before they are saved.")
+    assert_told(error.value, "snapshots are empty", "train(snapshots=...)")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -255,7 +254,7 @@ def test_empty_snapshots_are_not_saved(tmp_path):
 def test_a_count_that_cannot_be_is_refused(count):
     with pytest.raises(ValueError) as error:
         Snapshots(count)
-    assert str(error.value) == f"count is {count!r}: it must be a whole number, 2 or more."
+    assert_told(error.value, f"count is {count!r}:", "whole number", "2 or more")
 
 
 def test_another_model_than_a_mixer_is_refused_before_it_is_trained(run):
@@ -263,9 +262,7 @@ def test_another_model_than_a_mixer_is_refused_before_it_is_trained(run):
     before = model[1].weight.clone()
     with pytest.raises(ValueError) as error:
         run(Snapshots(), model=model)
-    assert str(error.value) == (
-        "snapshots= records an MlpMixer's token mixing, and this model is a Sequential: leave snapshots= away."
-    )
+    assert_told(error.value, "MlpMixer", "is a Sequential", "leave snapshots= away")
     assert torch.equal(model[1].weight, before)
 
 
