@@ -107,11 +107,9 @@ def beginning(folder, raw=WHOLE[:HALF]):
     (folder / "Mixer-B_16.npz.part").write_bytes(raw)
 
 
-def unreachable(folder, reason):
-    return (
-        f"Mixer-B_16.npz is not in {folder} and could not be downloaded ({reason}): connect to the internet and run "
-        f"again, which goes on where a download was cut, or fetch {published.ADDRESS}{FILE} elsewhere and put it there."
-    )
+def assert_unreachable(sentence, folder, reason):
+    address = f"{published.ADDRESS}{FILE}"
+    assert_told(sentence, "Mixer-B_16.npz", folder, f"({reason})", "connect to the internet", f"fetch {address}")
 
 
 # --- downloads ---------------------------------------------------------------------------------------------
@@ -156,7 +154,7 @@ def test_a_file_that_is_there_needs_no_network(folder):
 def test_a_cut_download_goes_on_where_it_ended(server, folder):
     server.cut = HALF
     reason = f"the connection ended after {HALF:,} of {SIZE:,} bytes"
-    assert refusal(WeightsUnreachable) == unreachable(folder, reason)
+    assert_unreachable(refusal(WeightsUnreachable), folder, reason)
     assert contents(folder) == {"Mixer-B_16.npz.part": WHOLE[:HALF]}
     server.cut = HALF + 100  # and again
     assert f"ended after {HALF + 100:,} of {SIZE:,} bytes" in refusal(WeightsUnreachable)
@@ -230,10 +228,10 @@ def test_what_is_no_whole_npz_is_dropped(content, server, folder, monkeypatch):
 )
 def test_a_server_that_does_not_have_it_is_told_and_a_beginning_stays(status, reason, server, folder):
     server.status = status
-    assert refusal(WeightsUnreachable) == unreachable(folder, reason)
+    assert_unreachable(refusal(WeightsUnreachable), folder, reason)
     assert contents(folder) == {}
     (folder / "Mixer-B_16.npz.part").write_bytes(WHOLE[:HALF])
-    assert refusal(WeightsUnreachable) == unreachable(folder, reason)
+    assert_unreachable(refusal(WeightsUnreachable), folder, reason)
     assert contents(folder) == {"Mixer-B_16.npz.part": WHOLE[:HALF]}
 
 
@@ -247,7 +245,7 @@ def test_without_a_network_one_sentence_says_what_to_do(server, folder, monkeypa
     with pytest.raises(WeightsUnreachable) as error:
         load()
     assert error.value.reason == "MIXER_DOWNLOAD is 0"
-    assert str(error.value) == unreachable(folder, "MIXER_DOWNLOAD is 0")
+    assert_unreachable(error.value, folder, "MIXER_DOWNLOAD is 0")
 
 
 def test_a_silent_server_is_given_up_after_the_time_it_has(server, folder, monkeypatch):
@@ -263,7 +261,7 @@ def test_a_silent_server_is_given_up_after_the_time_it_has(server, folder, monke
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    assert refusal(WeightsUnreachable) == unreachable(folder, "timed out")
+    assert_unreachable(refusal(WeightsUnreachable), folder, "timed out")
     assert seen == [20] and contents(folder) == {"Mixer-B_16.npz.part": b""}
 
 

@@ -673,15 +673,15 @@ def test_data_that_cannot_be_had_are_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("change, told", [
-    ({"epochs": 0}, "epochs is 0: it must be at least 1."),
-    ({"batch_size": -1}, "batch_size is -1: it must be at least 1."),
-    ({"learning_rate": -0.1}, "learning_rate is -0.1: it must be at least 0."),
-    ({"elastic": math.nan}, "elastic is nan: it must be at least 0."),
+    ({"epochs": 0}, ("epochs is 0", "at least 1")),
+    ({"batch_size": -1}, ("batch_size is -1", "at least 1")),
+    ({"learning_rate": -0.1}, ("learning_rate is -0.1", "at least 0")),
+    ({"elastic": math.nan}, ("elastic is nan", "at least 0")),
 ])  # fmt: skip
 def test_a_recipe_that_cannot_be_followed_is_refused_with_the_value_named(change, told):
     with pytest.raises(ValueError) as error:
         dataclasses.replace(TINY, **change)
-    assert str(error.value) == told
+    assert_told(error.value, *told)
 
 
 @pytest.mark.parametrize("setting, told", [
