@@ -65,8 +65,8 @@ def keep_freed_memory():
     """Let this process keep the memory that its tensors free, for the next step's tensors.
 
     glibc gives large blocks back to the system as soon as they are free, and every step then pays for fresh pages: a
-    step of a small Mixer took 1.4 to 1.7 times as long (results/bench-loop.json). It holds for the whole process, from
-    now on; where the C library is another one, nothing happens.
+    step of a small Mixer took 1.3 times as long (results/bench-loop.json), and up to 1.9 times on another machine. It
+    holds for the whole process, from now on; where the C library is another one, nothing happens.
     https://www.gnu.org/software/libc/manual/html_node/Malloc-Tunable-Parameters.html
     """
     if sys.platform == "linux":
