@@ -24,7 +24,6 @@ LONG = 2.0  # seconds of a processor: the same cells are long on a busy machine
 
 # What makes a notebook long and changes nothing of what is looked at here; nbval runs every notebook as it is.
 SHORTER = {
-    'STEPS = 200 if data.name == "mnist" else 40': "STEPS = 24",
     "for name in list(measured) * 3:": "for name in list(measured):",
     '"epochs=4"': '"epochs=1"',
 }
