@@ -207,7 +207,7 @@ def test_a_wrong_value_is_refused_in_one_sentence_and_changes_nothing(small, tra
 
 def test_a_start_beyond_the_examples_is_refused(view):
     count = len(view.data["starts"])
-    with pytest.raises(TraitError, match=f"^start is {count}: it must be from 0 to {count - 1}, or -1 for a drawing.$"):
+    with pytest.raises(TraitError, match=rf"start is {count}\b.*from 0 to {count - 1}, or -1\b"):
         view.start = count
 
 
@@ -222,10 +222,10 @@ def test_the_shipped_model_sends_three_megabytes(model):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"in_channels": 3}, "^This view draws grey images, the model reads 3 channels: give one that reads 1.$"),
+        ({"in_channels": 3}, r"\b3 channels: give one that reads 1\b"),
         (
             {"channels_mlp_dim": 60_000},
-            r"^The weights take 12.0 MB, and this view sends at most 10 MB to the browser: give a smaller model.$",
+            r"\b12\.0 MB\b.*\b10 MB\b.*give a smaller model",
         ),
     ],
 )

