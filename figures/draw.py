@@ -47,10 +47,18 @@ def main(folder=HERE):
     save(plot_confusion_matrix(metrics["confusion_matrix"], names), "Confusion matrix", folder, "confusion_matrix")
 
 
+OTHERS = ("timm", "lucidrains", "small MNIST Mixer")  # and not our own, written in other ways
+
+
 def plot_bench(cases, sweeps):
     """Above, how many times as long other Mixers take as ours; below, seconds and memory of a step against its size."""
     precision = cases[0]["precision"]
-    ratios = [f["median"] for case in cases if case["precision"] == precision for f in case["ratio"].values()]
+    ratios = [
+        ratio["median"]
+        for case in cases
+        for name, ratio in case["ratio"].items()
+        if name in OTHERS and case["precision"] == precision
+    ]
     exponents = ", ".join(f"{found['exponent']['seconds']:.2f} of {name}" for name, found in sweeps.items())
     beside = f", between {min(ratios):.2f} and {max(ratios):.2f} times as long in {precision}" if ratios else ""
     picture, axes = figure(2, 2, (8.4, 7.6), alt=(
@@ -77,9 +85,10 @@ def plot_bench(cases, sweeps):
 def draw_ratios(ax, cases, precision):
     """A bar for each shape and model in ``precision``, with its quartiles; a dot on it for float32."""
     shapes = list(dict.fromkeys(case["shape"] for case in cases))
-    names = list(dict.fromkeys(name for case in cases for name in case["ratio"]))
+    names = [name for name in OTHERS if any(name in case["ratio"] for case in cases)]
     wide = 0.8 / max(1, len(names))
-    for i, (name, colour) in enumerate(zip(names, (BLUE, ORANGE, PURPLE), strict=False)):
+    for i, name in enumerate(names):
+        colour = (BLUE, ORANGE, PURPLE)[i]
         for case in cases:
             if name not in case["ratio"]:
                 continue
