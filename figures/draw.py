@@ -78,7 +78,8 @@ def plot_bench(cases, sweeps):
                       label=f"{sweep} alone: as {sweep} to the power {found['exponent'][key]:.2f}")  # fmt: skip
         ax.set(xlabel="multiply-adds of one image (millions)", ylabel=name)
         ax.grid(alpha=0.25)
-        ax.legend(fontsize=8, loc="lower right")
+        ax.set_ylim(top=3 * ax.get_ylim()[1])  # room for the legend
+        ax.legend(fontsize=8, loc="upper left")
     return picture
 
 
