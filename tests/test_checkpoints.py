@@ -312,26 +312,30 @@ from mixer_utils.checkpoints import write_atomically
 
 path = Path(sys.argv[1])
 versions = [bytes([65 + n]) * (1_000_000 + n) for n in range(2)]
+start = time.perf_counter()
 write_atomically(path, versions[0])
+took = time.perf_counter() - start  # on a busy disk a write takes long: kills come within a few of them
 random.seed(0)
-for _ in range(10):
+found = []
+while len(found) < 10 or set(found) != {0, 1} or len(list(path.parent.iterdir())) == 1:
     writer = os.fork()
     if writer == 0:
         while True:
             for data in reversed(versions):
                 write_atomically(path, data)
-    time.sleep(random.uniform(0.005, 0.06))
+    time.sleep(random.uniform(0.2, 4) * took)
     os.kill(writer, signal.SIGKILL)
     os.waitpid(writer, 0)
-    print(versions.index(path.read_bytes()))
+    found.append(versions.index(path.read_bytes()))  # whole, or this raises
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_a_write_that_is_killed_at_any_moment_leaves_a_whole_file(tmp_path):
     path = tmp_path / "model.safetensors"
-    run = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, text=True, timeout=60)
+    # It ends when it has seen both versions, and something left of a write that was killed.
+    run = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
-    assert len(run.stdout.split()) == 10 and "1" in run.stdout.split()  # whole ten times, and written again meanwhile
+    assert path.read_bytes()[:1] in (b"A", b"B") and path.stat().st_size >= 1_000_000
     left = [file.name for file in tmp_path.iterdir() if file != path]
     assert left and all(name.startswith(".model.safetensors-") for name in left)  # some kills came in mid-write
