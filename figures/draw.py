@@ -88,8 +88,7 @@ def draw_ratios(ax, cases, precision):
     shapes = list(dict.fromkeys(case["shape"] for case in cases))
     names = [name for name in OTHERS if any(name in case["ratio"] for case in cases)]
     wide = 0.8 / max(1, len(names))
-    for i, name in enumerate(names):
-        colour = (BLUE, ORANGE, PURPLE)[i]
+    for i, (name, colour) in enumerate(zip(names, (BLUE, ORANGE, PURPLE), strict=False)):
         for case in cases:
             if name not in case["ratio"]:
                 continue

@@ -79,6 +79,12 @@ def write_atomically(path, data):
         raise CheckpointError(f"Cannot write {path} ({reason}): free some space or choose another folder.") from error
 
 
+def make_folder(folder):
+    """Make a folder, and see now that it can be written. Raises OSError."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
 def checksum(path, kind):
     """A file's checksum in hexadecimal; ``kind`` is hashlib's name of it: "md5", "sha256"."""
     with open(path, "rb") as file:
@@ -171,21 +177,21 @@ def raw_files(name, expected, sources):
 
 def fetch(folder, missing, sources):
     """Bring the files of ``missing`` to ``folder`` by the first source that can."""
-    reasons = [] if may_download() else ["MIXER_DOWNLOAD is 0"]
-    try:
-        if not reasons:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise DataError(
-            f"The data folder {folder} cannot be written ({error.strerror}): set MIXER_DATA to a folder that can."
-        ) from error
-    for source in sources if not reasons else []:
+    reason = "MIXER_DOWNLOAD is 0"
+    if may_download():
         try:
-            return source(folder, missing)
-        except Exception as error:  # whatever stopped this source, the next one may do
-            reasons.append(last_line(error))
-    reason = "; ".join(reasons)
+            make_folder(folder)
+        except OSError as error:
+            raise DataError(
+                f"The data folder {folder} cannot be written ({error.strerror}): set MIXER_DATA to a folder that can."
+            ) from error
+        reasons = []
+        for source in sources:
+            try:
+                return source(folder, missing)
+            except Exception as error:  # whatever stopped this source, the next one may do
+                reasons.append(last_line(error))
+        reason = "; ".join(reasons)
     files = ", ".join(missing)
     raise Unreachable(
         reason,

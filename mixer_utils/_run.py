@@ -10,12 +10,11 @@ import hashlib
 import json
 import os
 import signal
-import tempfile
 from pathlib import Path
 
 import torch
 
-from mixer_utils._files import CheckpointError, MixerError, write_atomically
+from mixer_utils._files import CheckpointError, MixerError, make_folder, write_atomically
 from mixer_utils.checkpoints import read_tensors, save_checkpoint, write_tensors
 from mixer_utils.evaluation import loss_and_accuracy
 from mixer_utils.snapshots import Snapshots
@@ -169,8 +168,7 @@ def prepare_folder(out, resume):
             f"{out} already holds a run: go on with it (resume=True, or --resume), or give another folder."
         )
     try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
+        make_folder(out)
         for name in (*STATES, "model.safetensors", "history.json"):
             for unfinished in Path(out).glob(f".{name}-*"):  # left by a process that was killed while writing
                 unfinished.unlink()

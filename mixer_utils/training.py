@@ -4,6 +4,7 @@ Read ``train``, then ``follow``, the loop; everything else in this file is somet
 """
 
 import dataclasses
+import functools
 import math
 import time
 from pathlib import Path
@@ -184,7 +185,7 @@ class Run:
         """Of the whole run."""
         return self.recipe.epochs * self.steps_per_epoch
 
-    @property
+    @functools.cached_property  # the labels are hashed once
     def identity(self):
         """What a resumed run must share with the one that was interrupted."""
         return {"recipe": dataclasses.asdict(self.recipe), "seed": self.seed, "data": fingerprint(self.data)}

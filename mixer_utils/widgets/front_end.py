@@ -39,10 +39,11 @@ def in_order(entry, folder=FOLDER):
     def visit(name, path):
         if name in path:
             raise ValueError(f"Imports run in a circle, {' -> '.join([*path, name])}: move what they share.")
+        if name in order:
+            return
         for _, needed in IMPORT.findall(read(name, folder)):
             visit(needed, [*path, name])
-        if name not in order:
-            order.append(name)
+        order.append(name)
 
     visit(entry, [])
     return order
