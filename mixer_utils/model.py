@@ -21,7 +21,7 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, in_channels, patch_size, hidden_dim):
         super().__init__()
-        self.proj = PatchConv2d(in_channels, hidden_dim, kernel_size=patch_size, stride=patch_size)
+        self.proj = PatchConv2d(in_channels, hidden_dim, patch_size)
 
     def forward(self, images):
         return self.proj(images).flatten(2).transpose(1, 2)
@@ -34,6 +34,9 @@ class PatchConv2d(nn.Conv2d):
     it. Shape: (B, in_channels, H, W) -> (B, C, H / P, W / P), with the C numbers of a patch side by side in memory,
     where the blocks read them. What that gains is timed in notebook 10.
     """
+
+    def __init__(self, in_channels, out_channels, patch_size):  # no other stride: the product would be another map
+        super().__init__(in_channels, out_channels, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images):
         P = self.kernel_size[0]
