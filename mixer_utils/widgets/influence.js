@@ -1,218 +1,295 @@
 // View 2: which patches talk to which for one image, the units that make it so, and one unit's arithmetic.
 
 import {
-  arrow, choice, colourTable, css, drawnFrom, fillMap, frame, largest, legend, make, onCanvas, panel, place, pointer,
-  set, signed, slider, unpack,
+  arrow, cellOf, choice, clamp, colourTable, css, drawnFrom, fillMap, frame, indexSlider, largest, legend,
+  make, mapCanvas, neighbour, onCanvas, panel, patchIn, place, pointer, range, segment, set, signed, unpack,
 } from "./kit.js";
 import { gelu, geluOf, left, Mixer, sum } from "./mixer.js";
 import { tileGrid } from "./tiles.js";
 
 export function influence(model, root) {
-  const data = model.get("data"), [rows, columns] = data.grid, S = rows * columns, units = data.num_units;
-  const C = data.num_channels, table = colourTable(data.colours), pictures = unpack(data.images).values;
-  const source = data.mixer ? influenceComputed(data) : influenceSent(data), key = legend(table);
-  const longer = Math.max(rows, columns), numbers = longer <= 7;
-  const large = Math.max(2, Math.min(72, Math.floor(288 / longer)));
-  const small = numbers ? Math.max(44, Math.min(52, Math.floor(312 / longer))) : Math.max(2, Math.floor(150 / longer));
-  const tile = { side: Math.max(2, Math.min(8, Math.floor(24 / columns))), gap: 6 };
-  tile.width = columns * tile.side;
-  tile.height = rows * tile.side;
+  const data = model.get("data");
+  const [rows, columns] = data.grid;
+  const S = rows * columns;
+  const C = data.num_channels;
+  const units = data.num_units;
+  const source = data.mixer ? influenceComputed(data) : influenceSent(data);
+  const pictures = unpack(data.images).values;
+  const table = colourTable(data.colours);
+  const key = legend(table);
+  const longer = Math.max(rows, columns);
+  const numbers = longer <= 7; // whether they stand in the squares
+  const large = clamp(Math.floor(288 / longer), 2, 72); // a patch of the image, CSS pixels
+  const small = numbers ? clamp(Math.floor(312 / longer), 44, 52) : Math.max(2, Math.floor(150 / longer));
+  const square = clamp(Math.floor(24 / columns), 2, 8); // a patch of a unit's tile
+  const tile = { side: square, gap: 6, width: columns * square, height: rows * square };
 
-  const canvas = (name, label) => make("canvas", { tabindex: 0, role: "img", "data-map": name, "aria-label": label });
-  const canvases = {
-    image: canvas("image", "The image in patches, coloured by influence; arrow keys choose a patch"),
-    row: canvas("row", "Influence patch by patch; arrow keys choose a patch, with shift they read another's number"),
-    units: canvas("units", "What each hidden unit reads, strongest first; arrow keys choose a unit"),
-  };
-  const steps = { // the arithmetic: a map each, and what stands before it
-    values: ["", "value of each patch"], weights: ["×", "weight it is read with"], products: ["=", "product"],
-    column: ["×", "weight to write with"], writes: ["=", "added to each patch"],
-  };
+  // --- controls and panels ---
+  const canvases = {}; // by name, as the notes
   const notes = {};
-  const stepOf = ([name, [sign, title]]) => {
-    canvases[name] = canvas(name, `${title}; arrow keys choose a patch`);
+  const canvas = (name, label) => (canvases[name] = mapCanvas(label, { "data-map": name }));
+  canvas("image", "The image in patches, coloured by influence; arrow keys choose a patch");
+  canvas("row", "Influence patch by patch; arrow keys choose a patch, with shift they read another's number");
+  canvas("units", "What each hidden unit reads, strongest first; arrow keys choose a unit");
+  /** A map of the arithmetic, and what stands before it. */
+  function step(name, sign, title) {
+    const map = canvas(name, `${title}; arrow keys choose a patch`);
     notes[name] = make("small");
-    return make("div", { class: "mixer-step" }, make("span", {}, `${sign} ${title}`), canvases[name], notes[name]);
-  };
-  const said = make("p", { class: "mixer-sum", role: "status" }), all = Object.entries(steps).map(stepOf);
+    return make("div", { class: "mixer-step" }, make("span", {}, `${sign} ${title}`), map, notes[name]);
+  }
+  const box = (name, ...content) => make("div", { class: name }, ...content);
+  const said = make("p", { class: "mixer-sum", role: "status" });
   const title = { row: make("span"), sum: make("span") };
   const panels = [
-    panel(title.row, make("div", { class: "mixer-steps" }, canvases.image, canvases.row)),
-    panel(`What the ${units} units read, strongest first`,
-      make("div", { class: "mixer-scroll mixer-strip" }, canvases.units)),
-    panel(title.sum, make("div", { class: "mixer-controls" }, slider(model, "channel", "Channel", 0, C - 1, (c) => `${c} of 0 to ${C - 1}`)),
-      make("div", { class: "mixer-steps" }, ...all.slice(0, 3)), said, make("div", { class: "mixer-steps" }, ...all.slice(3))),
+    panel(title.row, box("mixer-steps", canvases.image, canvases.row)),
+    panel(`What the ${units} units read, strongest first`, box("mixer-scroll mixer-strip", canvases.units)),
+    panel(
+      title.sum,
+      box("mixer-controls", indexSlider(model, "channel", "Channel", C)),
+      box("mixer-steps",
+        step("values", "", "value of each patch"),
+        step("weights", "×", "weight it is read with"),
+        step("products", "=", "product")),
+      said,
+      box("mixer-steps",
+        step("column", "×", "weight to write with"),
+        step("writes", "=", "added to each patch")),
+    ),
   ];
-  const last = data.num_blocks - 1, N = data.num_images;
-  const images = N > 1 ? [slider(model, "image", "Image", 0, N - 1, (i) => `${i} of 0 to ${N - 1}`)] : [];
-  const parts = frame(root, { panels, controls: [
-    ...images, slider(model, "block", "Block", 0, last, (l) => `${l} of 0 to ${last}`),
+  const controls = [
+    indexSlider(model, "block", "Block", data.num_blocks),
     choice(model, "show", "Through", { "one block": "this block", composed: "all blocks up to it" }),
-    choice(model, "direction", "Show", { reads: "what moves the patch", writes: "what the patch moves" }), key.root,
-  ] });
-
+    choice(model, "direction", "Show", { reads: "what moves the patch", writes: "what the patch moves" }),
+    key.root,
+  ];
+  if (data.num_images > 1) controls.unshift(indexSlider(model, "image", "Image", data.num_images));
+  const parts = frame(root, { controls, panels });
   panels[2].before(parts.readout); // in the middle of this tall view it is seen from everywhere
+
   let hovered = null; // {map, at}: a canvas's name and the patch, or the unit, under the pointer
   let now = {}; // what is drawn
-  const named = (s) => `patch ${s} (row ${Math.floor(s / columns)}, column ${s % columns})`;
-  const perRow = () => {
-    const all = root.clientWidth - 46, beside = all - 2 * columns * large - 40; // beside the image, where there is room
-    return Math.max(1, Math.min(units, Math.floor(((beside > 200 ? beside : all) + tile.gap) / (tile.width + tile.gap))));
-  };
+
+  function hover(found) {
+    hovered = found;
+    say();
+  }
   const strip = tileGrid(model, "unit", {
     canvas: canvases.units,
     order: () => now.order,
-    hover: (found) => {
-      hovered = found && { map: "units", at: found.item };
-      say();
-    },
+    hover: (found) => hover(found && { map: "units", at: found.item }),
   });
 
+  // --- what is drawn ---
   function look() {
-    const [image, l, patch, h, c] = ["image", "block", "patch", "unit", "channel"].map((name) => model.get(name));
-    const trace = source.trace(image), reads = model.get("direction") === "reads", one = model.get("show") === "one block";
-    const matrix = (one ? trace.influence : trace.composed)[l];
-    const row = Float32Array.from({ length: S }, (_, s) => (reads ? matrix[patch * S + s] : matrix[s * S + patch]));
-    const strength = Float32Array.from({ length: units }, (_, u) => trace.sizes[l][u] * Math.abs(source.writes(l, u)[patch]));
+    const block = model.get("block");
+    const patch = model.get("patch");
+    const image = model.get("image");
+    const trace = source.trace(image);
+    const one = model.get("show") === "one block";
+    const matrix = (one ? trace.influence : trace.composed)[block];
+    const reads = model.get("direction") === "reads";
+    const row = Float32Array.from(range(S), (s) => matrix[reads ? patch * S + s : s * S + patch]);
+    const written = range(units).map((unit) => Math.abs(source.writes(block, unit)[patch]));
+    const strength = Float32Array.from(trace.sizes[block], (size, unit) => size * written[unit]);
     const order = Array.from(strength.keys()).sort((a, b) => strength[b] - strength[a]);
-    const values = Float32Array.from({ length: S }, (_, s) => trace.normed[l][s * C + c]);
-    const weights = source.reads(l, h), products = values.map((value, s) => value * weights[s]);
-    const total = products.reduce((a, b) => a + b, 0), a = total + source.bias(l, h), g = geluOf(a, data.gelu);
-    const column = source.writes(l, h), writes = column.map((w) => g * w);
-    now = { image, l, patch, h, c, reads, one, matrix, row, strength, order, total, a, g,
-      maps: { values, weights, products, column, writes } };
+    now = { block, patch, image, one, matrix, reads, row, strength, order, ...arithmetic(trace, block) };
+  }
+
+  /** What the chosen unit computes in the chosen channel: maps over the patches, and numbers between them. */
+  function arithmetic(trace, block) {
+    const unit = model.get("unit");
+    const channel = model.get("channel");
+    const values = Float32Array.from(range(S), (s) => trace.normed[block][s * C + channel]);
+    const weights = source.reads(block, unit);
+    const products = values.map((value, s) => value * weights[s]);
+    const total = products.reduce((a, b) => a + b, 0);
+    const bias = source.bias(block, unit);
+    const entering = total + bias;
+    const active = geluOf(entering, data.gelu);
+    const column = source.writes(block, unit);
+    const writes = column.map((weight) => active * weight);
+    return { unit, total, bias, entering, active, maps: { values, weights, products, column, writes } };
   }
 
   function draw() {
     look();
-    const { l, patch, h, c, reads, one, maps } = now, scale = largest(now.matrix);
+    const { block, unit, reads, one, maps } = now;
+    const scale = largest(now.matrix);
     key.show(scale);
-    title.row.textContent = `${reads ? "What moves" : "What is moved by"} ${named(patch)}`;
-    title.sum.textContent = `What unit ${h} of block ${l} computes in one channel`;
+    title.row.textContent = `${reads ? "What moves" : "What is moved by"} ${named(now.patch)}`;
+    title.sum.textContent = `What unit ${unit} of block ${block} computes in one channel`;
     drawImage(scale);
     drawMap(canvases.row, now.row, scale, large);
     for (const [name, values] of Object.entries(maps)) {
-      const top = Math.max(largest(values), name === "writes" ? largest(maps.column) : 0); // pale where GELU gives nothing
+      const least = name === "writes" ? largest(maps.column) : 0; // pale where GELU gives nothing
+      const top = Math.max(largest(values), least);
       drawMap(canvases[name], values, top, small);
       notes[name].textContent = `colours ±${influenceSize(top)}`;
     }
-    said.textContent = `All products together ${signed(now.total)}, with the bias ${signed(source.bias(l, h))}: ` +
-      `a = ${signed(now.a)} → GELU(a) = ${signed(now.g)}, which goes back to the patches:`;
-    Object.assign(said.dataset, { sum: now.a, gelu: now.g, bias: source.bias(l, h) });
+    said.textContent = `All products together ${signed(now.total)}, with the bias ${signed(now.bias)}: ` +
+      `a = ${signed(now.entering)} → GELU(a) = ${signed(now.active)}, which goes back to the patches:`;
+    Object.assign(said.dataset, { sum: now.entering, gelu: now.active, bias: now.bias });
     drawUnits();
-    const through = one ? `block ${l}'s token mixing, without its skip connection`
-      : `the token mixing of blocks 0 to ${l}, skip connections included, channel mixing left out`;
-    const missing = data.all_blocks > data.num_blocks ? ` Of the model's ${data.all_blocks} blocks the first are here.` : "";
-    parts.caption.textContent = `Red: a patch moves another the same way (blue: the opposite way) through ${through}; ` +
-      `the derivative for this image, averaged over ${C} channels. A unit is strong that writes much to the patch.${missing}`;
+    const through = one
+      ? `block ${block}'s token mixing, without its skip connection`
+      : `the token mixing of blocks 0 to ${block}, skip connections included, channel mixing left out`;
+    const cut = data.all_blocks > data.num_blocks;
+    const missing = cut ? ` Of the model's ${data.all_blocks} blocks the first are here.` : "";
+    parts.caption.textContent =
+      `Red: a patch moves another the same way (blue: the opposite way) through ${through}; ` +
+      `the derivative for this image, averaged over ${C} channels. ` +
+      `A unit is strong that writes much to the patch.${missing}`;
     say();
   }
 
-  function outline(context, x, y, width, height, ratio) {
+  /** A black line on a white one around a patch; `side` is its side in CSS pixels. */
+  function outline(context, patch, side, ratio) {
+    const [row, column] = cellOf(patch, columns);
     for (const [colour, line] of [["#fff", 4], ["#000", 2]]) {
       context.strokeStyle = colour;
       context.lineWidth = line * ratio;
-      context.strokeRect(x * ratio, y * ratio, width * ratio, height * ratio);
+      context.strokeRect(column * side * ratio, row * side * ratio, side * ratio, side * ratio);
     }
   }
 
   function drawMap(element, values, scale, side) {
     Object.assign(element.dataset, { side, scale });
     onCanvas(element, columns * side, rows * side, (context, ratio) => {
-      const digits = Math.max(0, Math.min(4, 2 - Math.floor(Math.log10(scale || 1))));
+      const digits = clamp(2 - Math.floor(Math.log10(scale || 1)), 0, 4);
       context.font = `${Math.min(13, side * 0.26) * ratio}px system-ui, sans-serif`;
       context.textAlign = "center";
       context.textBaseline = "middle";
       const edge = (i) => Math.round(i * side * ratio);
       values.forEach((value, s) => {
-        const r = Math.floor(s / columns), column = s % columns, colour = table[place(value, scale)];
+        const [row, column] = cellOf(s, columns);
+        const colour = table[place(value, scale)];
         context.fillStyle = css(colour);
-        context.fillRect(edge(column), edge(r), edge(column + 1) - edge(column), edge(r + 1) - edge(r));
+        context.fillRect(edge(column), edge(row), edge(column + 1) - edge(column), edge(row + 1) - edge(row));
         if (!numbers) return;
         context.fillStyle = influenceLight(colour) > 140 ? "#000" : "#fff";
-        const text = value.toFixed(digits).replace("-", Number(value.toFixed(digits)) ? "−" : "");
-        context.fillText(text, (column + 0.5) * side * ratio, (r + 0.5) * side * ratio);
+        const text = influenceWritten(value, digits);
+        context.fillText(text, (column + 0.5) * side * ratio, (row + 0.5) * side * ratio);
       });
-      const patch = model.get("patch");
-      outline(context, (patch % columns) * side, Math.floor(patch / columns) * side, side, side, ratio);
+      outline(context, model.get("patch"), side, ratio);
     });
   }
 
   /** The image, shining through the colours. */
   function drawImage(scale) {
-    const [channels, height, width] = data.image_shape, start = now.image * channels * height * width;
+    const [channels, height, width] = data.image_shape;
+    const area = height * width;
+    const start = now.image * channels * area;
     Object.assign(canvases.image.dataset, { side: large, scale });
     onCanvas(canvases.image, columns * large, rows * large, (context, ratio) => {
-      const { width: wide, height: high } = canvases.image, picture = context.createImageData(wide, high);
-      for (let y = 0; y < high; y++) for (let x = 0; x < wide; x++) {
-        const s = Math.floor((y * rows) / high) * columns + Math.floor((x * columns) / wide);
-        const pixel = start + Math.floor((y * height) / high) * width + Math.floor((x * width) / wide);
-        const colour = table[place(now.row[s], scale)], at = 4 * (y * wide + x);
-        for (let i = 0; i < 3; i++) {
-          const light = pictures[pixel + (channels === 3 ? i : 0) * height * width];
-          picture.data[at + i] = Math.round(INFLUENCE_IMAGE * light + (1 - INFLUENCE_IMAGE) * ((colour >> (8 * i)) & 255));
+      const { width: wide, height: high } = canvases.image;
+      const under = (x, y, down, across) => { // which of `down` rows of `across` things lies there
+        return Math.floor((y * down) / high) * across + Math.floor((x * across) / wide);
+      };
+      const picture = context.createImageData(wide, high);
+      let at = 0;
+      for (let y = 0; y < high; y++) {
+        for (let x = 0; x < wide; x++) {
+          const colour = table[place(now.row[under(x, y, rows, columns)], scale)];
+          const pixel = start + under(x, y, height, width);
+          for (let i = 0; i < 3; i++) {
+            const light = pictures[pixel + (channels === 3 ? i * area : 0)];
+            const tint = (colour >> (8 * i)) & 255;
+            picture.data[at + i] = Math.round(INFLUENCE_IMAGE * light + (1 - INFLUENCE_IMAGE) * tint);
+          }
+          picture.data[at + 3] = 255;
+          at += 4;
         }
-        picture.data[at + 3] = 255;
       }
       context.putImageData(picture, 0, 0);
       context.fillStyle = "#8888";
-      for (let i = 1; i < columns; i++) context.fillRect(Math.round(i * large * ratio), 0, 1, high);
-      for (let i = 1; i < rows; i++) context.fillRect(0, Math.round(i * large * ratio), wide, 1);
-      outline(context, (now.patch % columns) * large, Math.floor(now.patch / columns) * large, large, large, ratio);
+      const edge = (i) => Math.round(i * large * ratio);
+      for (let i = 1; i < columns; i++) context.fillRect(edge(i), 0, 1, high);
+      for (let i = 1; i < rows; i++) context.fillRect(0, edge(i), wide, 1);
+      outline(context, now.patch, large, ratio);
     });
   }
 
+  /** How many tiles of units stand in a row. */
+  function perRow() {
+    const whole = root.clientWidth - 46;
+    const beside = whole - 2 * columns * large - 40; // beside the image, where there is room
+    const space = beside > 200 ? beside : whole;
+    return clamp(Math.floor((space + tile.gap) / (tile.width + tile.gap)), 1, units);
+  }
+
   function drawUnits() {
-    const { l, order } = now;
-    const top = Math.max(...order.map((unit) => largest(source.reads(l, unit))));
-    Object.assign(canvases.units.dataset, { ...tile, scale: top });
+    const { block, order } = now;
+    const canvas = canvases.units;
+    const top = Math.max(...order.map((unit) => largest(source.reads(block, unit))));
+    Object.assign(canvas.dataset, { ...tile, scale: top });
     strip.draw({ ...tile, across: perRow(), margin: 2 }, (context, ratio) => {
-      const picture = context.createImageData(canvases.units.width, canvases.units.height);
+      const picture = context.createImageData(canvas.width, canvas.height);
       const pixels = new Uint32Array(picture.data.buffer);
       const side = Math.max(1, Math.floor(tile.side * ratio));
       order.forEach((unit, at) => {
         const [x, y] = strip.corner(at).map((size) => Math.round(size * ratio));
-        fillMap(pixels, canvases.units.width, x, y, side, rows, columns, source.reads(l, unit), top, table);
+        fillMap(pixels, canvas.width, x, y, side, rows, columns, source.reads(block, unit), top, table);
       });
       context.putImageData(picture, 0, 0);
     });
   }
 
+  // --- what is said ---
+  function named(patch) {
+    const [row, column] = cellOf(patch, columns);
+    return `patch ${patch} (row ${row}, column ${column})`;
+  }
+
+  function sayMove(s) {
+    const [mover, moved] = now.reads ? [s, now.patch] : [now.patch, s];
+    return `${named(mover)} moves ${named(moved)} by ${signed(now.row[s])}`;
+  }
+
+  function saySum(s) {
+    const number = (name) => signed(now.maps[name][s]);
+    const read = `${number("values")} × ${number("weights")} = ${number("products")}`;
+    const added = `${signed(now.active)} × ${number("column")} = ${number("writes")}`;
+    return `Unit ${now.unit}, ${named(s)}: ${read} is read; ${added} is added`;
+  }
+
+  function sayUnit(unit) {
+    const { block, patch } = now;
+    const reads = signed(source.reads(block, unit)[patch]);
+    const writes = signed(source.writes(block, unit)[patch]);
+    const size = influenceSize(now.strength[unit]);
+    return `Unit ${unit}, place ${now.order.indexOf(unit)} of ${units}: reads ${named(patch)} with weight ` +
+      `${reads}, writes to it with ${writes}, about ${size} in a channel (root mean square)`;
+  }
+
+  function sentence() {
+    if (!hovered) {
+      const larger = (best, s) => (Math.abs(now.row[s]) > Math.abs(now.row[best]) ? s : best);
+      const strongest = range(S).reduce(larger);
+      return `Strongest: ${sayMove(strongest)}. ${saySum(now.patch)}`;
+    }
+    const { map, at } = hovered;
+    if (map === "units") return sayUnit(at);
+    if (map === "image" || map === "row") return `A change of one: ${sayMove(at)}`;
+    return saySum(at);
+  }
+
   function say() {
-    const { l, patch, h, reads, row, order, strength, maps } = now, map = hovered?.map;
-    const strongest = row.reduce((best, value, s) => (Math.abs(value) > Math.abs(row[best]) ? s : best), 0);
-    const moved = (s) => (reads ? `${named(s)} moves ${named(patch)}` : `${named(patch)} moves ${named(s)}`) + ` by ${signed(row[s])}`;
-    const sum = (s) => `Unit ${h}, ${named(s)}: ${signed(maps.values[s])} × ${signed(maps.weights[s])} = ` +
-      `${signed(maps.products[s])} is read; ${signed(now.g)} × ${signed(maps.column[s])} = ${signed(maps.writes[s])} is added`;
-    const unit = (u) => `Unit ${u}, place ${order.indexOf(u)} of ${units}: reads ${named(patch)} with weight ` +
-      `${signed(source.reads(l, u)[patch])}, writes to it with ${signed(source.writes(l, u)[patch])}, about ` +
-      `${influenceSize(strength[u])} in a channel (root mean square)`;
-    const text = map === "units" ? unit(hovered.at)
-      : map === "image" || map === "row" ? `A change of one: ${moved(hovered.at)}`
-        : map ? sum(hovered.at) : `Strongest: ${moved(strongest)}. ${sum(patch)}`;
-    parts.readout.textContent = `${text}.`;
+    parts.readout.textContent = `${sentence()}.`;
   }
 
+  // --- pointer and keys ---
   function under(event, name) {
-    const [x, y] = pointer(event, canvases[name]);
     const side = Number(canvases[name].dataset.side);
-    const r = Math.floor(y / side);
-    const c = Math.floor(x / side);
-    return r >= 0 && r < rows && c >= 0 && c < columns ? { map: name, at: r * columns + c } : null;
+    const [column, row] = pointer(event, canvases[name]).map((size) => Math.floor(size / side));
+    const patch = patchIn(data.grid, row, column);
+    return patch === null ? null : { map: name, at: patch };
   }
 
-  const leave = () => {
-    hovered = null;
-    say();
-  };
   for (const [name, element] of Object.entries(canvases)) {
-    element.addEventListener("blur", leave);
+    element.addEventListener("blur", () => hover(null));
     if (name === "units") continue; // the grid of tiles has its own
-    element.addEventListener("pointermove", (event) => {
-      hovered = under(event, name);
-      say();
-    });
-    element.addEventListener("pointerleave", leave);
+    element.addEventListener("pointermove", (event) => hover(under(event, name)));
+    element.addEventListener("pointerleave", () => hover(null));
     element.addEventListener("click", (event) => {
       const found = under(event, name);
       if (found) set(model, { patch: found.at });
@@ -222,12 +299,11 @@ export function influence(model, root) {
       if (!step) return;
       const [down, right, shift] = step;
       const from = shift && hovered?.map === name ? hovered.at : model.get("patch");
-      const r = Math.floor(from / columns) + down;
-      const c = (from % columns) + right;
-      if (r < 0 || r >= rows || c < 0 || c >= columns) return;
-      hovered = shift ? { map: name, at: r * columns + c } : null;
+      const patch = neighbour(data.grid, from, down, right);
+      if (patch === null) return;
+      hovered = shift ? { map: name, at: patch } : null;
       if (shift) say();
-      else set(model, { patch: r * columns + c });
+      else set(model, { patch });
     });
   }
   const traits = ["image", "block", "patch", "unit", "channel", "show", "direction"];
@@ -241,59 +317,104 @@ function influenceSize(value) {
   return signed(value).replace("+", "");
 }
 
+/** A number with so many digits after the point, and no minus before a zero. */
+function influenceWritten(value, digits) {
+  const text = value.toFixed(digits);
+  return text.replace("-", Number(text) ? "−" : "");
+}
+
 function influenceLight(colour) {
   return 0.3 * (colour & 255) + 0.59 * ((colour >> 8) & 255) + 0.11 * ((colour >> 16) & 255);
 }
 
 /** Products of I + J over the blocks so far, as mixing.composed. */
 function influenceComposed(influences, S) {
-  let product = Float32Array.from({ length: S * S }, (_, i) => (i % (S + 1) === 0 ? 1 : 0));
-  return influences.map((one) => (product = sum(product, left(one, new Float32Array(S), product, S))));
+  const zeros = new Float32Array(S);
+  let product = new Float32Array(S * S);
+  for (let s = 0; s < S; s++) product[s * S + s] = 1;
+  const found = [];
+  for (const one of influences) {
+    product = sum(product, left(one, zeros, product, S));
+    found.push(product);
+  }
+  return found;
 }
 
 /** What the view draws from, by the model itself: the image's trace, and each unit's weights. */
 function influenceComputed(data) {
-  const mixer = new Mixer(data.mixer), { S, C } = mixer, D = data.num_units, images = unpack(data.images).values;
-  const weight = (l, name) => mixer.weights[`blocks.${l}.token_mixing.${name}`];
-  const columns = Array.from({ length: data.num_blocks }, (_, l) => Array.from({ length: D }, (_, h) =>
-    Float32Array.from({ length: S }, (_, s) => weight(l, "dense_1.weight")[s * D + h])));
-  const size = data.image_shape.reduce((a, b) => a * b), area = data.image_shape[1] * data.image_shape[2], traces = new Map();
-  const follow = (image) => {
-    const pixels = Float32Array.from(images.subarray(image * size, (image + 1) * size), (light, i) => {
+  const mixer = new Mixer(data.mixer);
+  const { S, C } = mixer;
+  const units = data.num_units;
+  const images = unpack(data.images).values;
+  const [channels, height, width] = data.image_shape;
+  const area = height * width;
+  const weight = (block, name) => mixer.weights[`blocks.${block}.token_mixing.${name}`];
+  const columns = range(data.num_blocks).map((block) => {
+    const writes = weight(block, "dense_1.weight");
+    return range(units).map((unit) => Float32Array.from(range(S), (s) => writes[s * units + unit]));
+  });
+
+  /** As the model is fed with it. */
+  function normalised(image) {
+    return Float32Array.from(segment(images, image, channels * area), (light, i) => {
       const channel = Math.floor(i / area) % data.mean.length;
       return (light / 255 - data.mean[channel]) / data.std[channel];
     });
-    const stages = mixer.forward(pixels), found = mixer.influence(stages);
-    const sizes = stages.normed.map((normed, l) => {
-      const outputs = gelu(left(weight(l, "dense_0.weight"), weight(l, "dense_0.bias"), normed, C), data.gelu);
-      return Float32Array.from({ length: D }, (_, h) => {
-        let square = 0;
-        for (let c = 0; c < C; c++) square += outputs[h * C + c] ** 2 / C;
-        return Math.sqrt(square);
-      });
+  }
+
+  /** How large each unit of a block is: the root mean square over the channels. */
+  function sizesOf(normed, block) {
+    const outputs = left(weight(block, "dense_0.weight"), weight(block, "dense_0.bias"), normed, C);
+    gelu(outputs, data.gelu);
+    return Float32Array.from(range(units), (unit) => {
+      let square = 0;
+      for (const output of segment(outputs, unit, C)) square += output ** 2 / C;
+      return Math.sqrt(square);
     });
-    return { influence: found, composed: influenceComposed(found, S), normed: stages.normed, sizes };
-  };
+  }
+
+  function follow(image) {
+    const stages = mixer.forward(normalised(image));
+    const found = mixer.influence(stages);
+    return {
+      influence: found,
+      composed: influenceComposed(found, S),
+      normed: stages.normed,
+      sizes: stages.normed.map(sizesOf),
+    };
+  }
+
+  const traces = []; // of the images that were shown
   return {
-    trace: (image) => traces.get(image) || traces.set(image, follow(image)).get(image),
-    reads: (l, h) => weight(l, "dense_0.weight").subarray(h * S, (h + 1) * S),
-    writes: (l, h) => columns[l][h],
-    bias: (l, h) => weight(l, "dense_0.bias")[h],
+    trace: (image) => (traces[image] ||= follow(image)),
+    reads: (block, unit) => segment(weight(block, "dense_0.weight"), unit, S),
+    writes: (block, unit) => columns[block][unit],
+    bias: (block, unit) => weight(block, "dense_0.bias")[unit],
   };
 }
 
 /** The same of a model too large to send: Python computed the trace of one image. */
 function influenceSent(data) {
-  const D = data.num_units, S = data.num_patches, sent = data.trace, maps = unpack(sent.maps).values;
-  const cut = ({ shape, values }) =>
-    Array.from({ length: shape[0] }, (_, l) => values.subarray((l * values.length) / shape[0], ((l + 1) * values.length) / shape[0]));
-  const [found, normed, sizes] = [sent.influence, sent.normed, sent.sizes].map((one) => cut(unpack(one)));
-  const trace = { influence: found, composed: influenceComposed(found, S), normed, sizes }, biases = unpack(sent.biases).values;
-  const map = (l, h, writes) => maps.subarray(((l * 2 + writes) * D + h) * S, ((l * 2 + writes) * D + h + 1) * S);
+  const units = data.num_units;
+  const S = data.num_patches;
+  const maps = unpack(data.trace.maps).values;
+  const biases = unpack(data.trace.biases).values;
+  const byBlock = (packed) => {
+    const { shape, values } = unpack(packed);
+    return range(shape[0]).map((block) => segment(values, block, values.length / shape[0]));
+  };
+  const found = byBlock(data.trace.influence);
+  const trace = {
+    influence: found,
+    composed: influenceComposed(found, S),
+    normed: byBlock(data.trace.normed),
+    sizes: byBlock(data.trace.sizes),
+  };
+  const map = (block, unit, writes) => segment(maps, (block * 2 + writes) * units + unit, S);
   return {
     trace: () => trace,
-    reads: (l, h) => map(l, h, 0),
-    writes: (l, h) => map(l, h, 1),
-    bias: (l, h) => biases[l * D + h],
+    reads: (block, unit) => map(block, unit, 0),
+    writes: (block, unit) => map(block, unit, 1),
+    bias: (block, unit) => biases[block * units + unit],
   };
 }

@@ -12,9 +12,20 @@ export function make(tag, attributes = {}, ...children) {
     else if (value !== false && value != null) element.setAttribute(name, value);
   }
   // Notebooks have their own use for arrow keys, and would take them from whatever is not marked.
-  if (["input", "select", "button"].includes(tag) || "tabindex" in attributes) element.dataset.lmSuppressShortcuts = "true";
+  const takesKeys = ["input", "select", "button"].includes(tag) || "tabindex" in attributes;
+  if (takesKeys) element.dataset.lmSuppressShortcuts = "true";
   element.append(...children);
   return element;
+}
+
+/** The whole numbers from 0 to count - 1. */
+export function range(count) {
+  return Array.from({ length: count }, (_, i) => i);
+}
+
+/** The number itself, or the end that it lies beyond. */
+export function clamp(value, least, most) {
+  return Math.max(least, Math.min(most, value));
 }
 
 // --- arrays ----------------------------------------------------------------------------------------------------------
@@ -25,16 +36,24 @@ const BYTES = { float32: Float32Array, int32: Int32Array, int16: Int16Array, uin
 export function unpack({ dtype, shape, bytes }) {
   const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
   if (dtype !== "float16") return { shape, values: new BYTES[dtype](buffer) };
-  const halves = new Uint16Array(buffer), values = new Float32Array(halves.length);
+  const halves = new Uint16Array(buffer);
+  const values = new Float32Array(halves.length);
   for (let i = 0; i < halves.length; i++) values[i] = fromHalf(halves[i]);
   return { shape, values };
 }
 
 function fromHalf(bits) {
-  const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
   if (exponent === 0) return sign * fraction * 2 ** -24;
   if (exponent === 31) return fraction ? NaN : sign * Infinity;
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}
+
+/** Part `at` of values cut into parts of `size`; the values stay where they are. */
+export function segment(values, at, size) {
+  return values.subarray(at * size, (at + 1) * size);
 }
 
 export function largest(values) {
@@ -46,8 +65,10 @@ export function largest(values) {
 /** A number with its sign and three digits that count: +0.134, -2.05e-5. */
 export function signed(value) {
   if (value === 0) return "0";
+  const sign = value > 0 ? "+" : "−";
   const size = Math.abs(value);
-  return (value > 0 ? "+" : "−") + (size >= 0.001 && size < 1000 ? size.toPrecision(3) : size.toExponential(2));
+  const plain = size >= 0.001 && size < 1000;
+  return sign + (plain ? size.toPrecision(3) : size.toExponential(2));
 }
 
 // --- traits and controls ---------------------------------------------------------------------------------------------
@@ -93,6 +114,12 @@ export function slider(model, name, text, least, most, say = String) {
   return labelled(text, input, output);
 }
 
+/** A slider for a trait that counts from 0, which says how far. */
+export function indexSlider(model, name, text, count) {
+  const last = count - 1;
+  return slider(model, name, text, 0, last, (at) => `${at} of 0 to ${last}`);
+}
+
 /** A choice of texts: `options` maps a trait's value to what is shown. */
 export function choice(model, name, text, options) {
   const select = make("select", { "data-trait": name });
@@ -123,7 +150,9 @@ export function frame(root, { controls = [], panels = [], caption = "" }) {
   const readout = make("p", { class: "mixer-readout", role: "status" });
   root.replaceChildren(
     make("div", { class: "mixer-controls" }, ...controls),
-    make("div", { class: "mixer-panels" }, ...panels), said, readout,
+    make("div", { class: "mixer-panels" }, ...panels),
+    said,
+    readout,
   );
   return { caption: said, readout };
 }
@@ -136,16 +165,18 @@ export function panel(title, ...content) {
 
 /** Python sends matplotlib's RdBu_r as 256 RGB triples: the same colours in figures and in views. */
 export function colourTable(packed) {
-  const { values } = unpack(packed), table = new Uint32Array(256);
+  const { values } = unpack(packed);
+  const table = new Uint32Array(256);
   for (let i = 0; i < 256; i++) {
-    table[i] = (255 << 24) | (values[3 * i + 2] << 16) | (values[3 * i + 1] << 8) | values[3 * i];
+    const [red, green, blue] = segment(values, i, 3);
+    table[i] = (255 << 24) | (blue << 16) | (green << 8) | red;
   }
   return table;
 }
 
 /** The place in the table of a value between -scale and +scale. */
 export function place(value, scale) {
-  return Math.max(0, Math.min(255, Math.round(127.5 + (127.5 * value) / (scale || 1))));
+  return clamp(Math.round(127.5 + (127.5 * value) / (scale || 1)), 0, 255);
 }
 
 export function css(colour) {
@@ -154,9 +185,10 @@ export function css(colour) {
 
 /** A strip from -scale to +scale; show(scale) writes the ends, show(null) says that each map has its own scale. */
 export function legend(table) {
-  const stops = Array.from({ length: 17 }, (_, i) => css(table[Math.round((255 * i) / 16)]));
+  const stops = range(17).map((i) => css(table[Math.round((255 * i) / 16)]));
   const strip = make("i", { style: `background: linear-gradient(to right, ${stops.join(", ")})` });
-  const low = make("span"), high = make("span");
+  const low = make("span");
+  const high = make("span");
   const root = make("span", { class: "mixer-legend" }, low, strip, high);
   const show = (scale) => {
     low.textContent = scale == null ? "below zero" : signed(-scale);
@@ -166,6 +198,11 @@ export function legend(table) {
 }
 
 // --- canvases --------------------------------------------------------------------------------------------------------
+
+/** A canvas that takes the focus, and with it the keys. */
+export function mapCanvas(label, attributes = {}) {
+  return make("canvas", { tabindex: 0, role: "img", "aria-label": label, ...attributes });
+}
 
 /** A canvas of CSS size width x height with the screen's own pixels; `draw(context, ratio)` gets device pixels. */
 export function onCanvas(canvas, width, height, draw) {
@@ -203,9 +240,14 @@ export function arrow(event) {
   const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   const step = steps[event.key];
   if (!step) return null;
-  event.preventDefault();
-  event.stopPropagation(); // the notebook has its own use for arrow keys
+  claim(event);
   return [...step, event.shiftKey];
+}
+
+/** Neither the page nor the notebook, which have their own use for keys, gets this one. */
+export function claim(event) {
+  event.preventDefault();
+  event.stopPropagation();
 }
 
 /** Call `draw` when the width of `root` has changed, and not when only its height has. */
@@ -215,6 +257,25 @@ export function onWidth(root, draw) {
     if (root.clientWidth !== width) draw();
     width = root.clientWidth;
   }).observe(root);
+}
+
+// --- patches ---------------------------------------------------------------------------------------------------------
+
+/** Row and column of a patch. */
+export function cellOf(patch, columns) {
+  return [Math.floor(patch / columns), patch % columns];
+}
+
+/** The patch in a row and a column; null outside the grid. */
+export function patchIn([rows, columns], row, column) {
+  const inside = row >= 0 && row < rows && column >= 0 && column < columns;
+  return inside ? row * columns + column : null;
+}
+
+/** The patch that lies so many rows down and columns right of another; null outside the grid. */
+export function neighbour(grid, patch, down, right) {
+  const [row, column] = cellOf(patch, grid[1]);
+  return patchIn(grid, row + down, column + right);
 }
 
 // --- a block's units -------------------------------------------------------------------------------------------------

@@ -1,11 +1,15 @@
 // Grids of tiles on a canvas: the pointer, the keys, what is scrolled into sight, and the line around the chosen tile.
 
-import { arrow, fillMap, make, onCanvas, pointer, set } from "./kit.js";
+import {
+  arrow, cellOf, clamp, fillMap, make, mapCanvas, neighbour, onCanvas, patchIn, pointer, set,
+} from "./kit.js";
 
 /** How many of `count` tiles to put in a row that has room for `fit`: a few less where this fills the last row. */
 function evenly(count, fit) {
   if (fit >= count) return count;
-  for (let across = fit; across > 0.7 * fit; across--) if (count % across === 0) return across;
+  for (let across = fit; across > 0.7 * fit; across--) {
+    if (count % across === 0) return across;
+  }
   return Math.max(1, fit);
 }
 
@@ -18,14 +22,16 @@ function evenly(count, fit) {
  * `draw(layout, paint)`: the layout's sizes are CSS pixels: `across` tiles a row, their `width` and `height`, the `gap`
  * between them, the `margin` around all, more of it `below`, and a `line` drawn `away` from the chosen tile.
  */
-export function tileGrid(model, trait, { canvas, order, hover, pick = ({ item }) => ({ [trait]: item }), withShift }) {
+export function tileGrid(model, trait, { canvas, order, hover, pick, withShift }) {
+  const picked = pick || ((found) => ({ [trait]: found.item }));
   let layout = null;
   const items = () => Array.from(order());
 
   /** A tile's left upper corner. */
   function corner(at) {
     const { across, width, height, gap, margin } = layout;
-    return [margin + (at % across) * (width + gap), margin + Math.floor(at / across) * (height + gap)];
+    const [row, column] = cellOf(at, across);
+    return [margin + column * (width + gap), margin + row * (height + gap)];
   }
 
   /** `paint(context, ratio, items)` draws the tiles, in device pixels; the line around the chosen one is drawn here. */
@@ -42,7 +48,8 @@ export function tileGrid(model, trait, { canvas, order, hover, pick = ({ item })
       const [x, y] = corner(shown.indexOf(model.get(trait)));
       context.strokeStyle = "#000";
       context.lineWidth = line * ratio;
-      context.strokeRect((x - away) * ratio, (y - away) * ratio, (width + 2 * away) * ratio, (height + 2 * away) * ratio);
+      const outline = [x - away, y - away, width + 2 * away, height + 2 * away];
+      context.strokeRect(...outline.map((size) => size * ratio));
     });
   }
 
@@ -68,7 +75,7 @@ export function tileGrid(model, trait, { canvas, order, hover, pick = ({ item })
   canvas.addEventListener("pointerleave", () => hover(null));
   canvas.addEventListener("click", (event) => {
     const found = under(event);
-    const traits = found && pick(found);
+    const traits = found && picked(found);
     if (traits) set(model, traits);
   });
   canvas.addEventListener("keydown", (event) => {
@@ -97,40 +104,42 @@ export function tileGrid(model, trait, { canvas, order, hover, pick = ({ item })
  * Returns the element and draw({room, most, side, scale}): at most `most` tiles a row in `room` CSS pixels, squares of
  * `side` or more, and scale(unit, writes), the largest magnitude that the map's colours cover.
  */
-export function pairTiles(model, table, { label, grid: [rows, columns], order, map, follow }) {
-  const canvas = make("canvas", { tabindex: 0, role: "img", "aria-label": label });
+export function pairTiles(model, table, { label, grid, order, map, follow }) {
+  const [rows, columns] = grid;
+  const canvas = mapCanvas(label);
   const element = make("div", { class: "mixer-scroll mixer-tiles" }, canvas);
-  let cell = 1; // the side of a square and the line between two maps, CSS pixels
-  let between = 1;
+  let cell = 1; // the side of a square, CSS pixels
+  let between = 1; // the line between two maps
 
   /** Unit and patch at a place in a tile; null on the line between its maps. */
   function patchAt(found) {
     if (!found) return null;
     const second = columns * cell + between;
     const x = found.x >= second ? found.x - second : found.x;
-    const c = Math.floor(x / cell);
-    const r = Math.floor(found.y / cell);
-    return c < columns && r < rows ? { unit: found.item, patch: r * columns + c } : null;
+    const patch = patchIn(grid, Math.floor(found.y / cell), Math.floor(x / cell));
+    return patch === null ? null : { unit: found.item, patch };
   }
 
   function movePatch(down, right) {
-    const patch = model.get("patch");
-    const r = Math.floor(patch / columns) + down;
-    const c = (patch % columns) + right;
-    if (r >= 0 && r < rows && c >= 0 && c < columns) set(model, { patch: r * columns + c });
+    const patch = neighbour(grid, model.get("patch"), down, right);
+    if (patch !== null) set(model, { patch });
   }
 
   const tiles = tileGrid(model, "unit", {
-    canvas, order, hover: (found) => follow(patchAt(found)), pick: patchAt, withShift: movePatch,
+    canvas,
+    order,
+    hover: (found) => follow(patchAt(found)),
+    pick: patchAt,
+    withShift: movePatch,
   });
 
   function draw({ room, most, side, scale }) {
     const count = order().length;
-    const ratio = window.devicePixelRatio || 1; // sizes are whole device pixels, so that squares are sharp at any zoom
+    const ratio = window.devicePixelRatio || 1; // whole device pixels, so that squares are sharp at any zoom
     const [least, line, gap] = [side, 2, 6].map((size) => Math.max(1, Math.round(size * ratio)));
     const width = (size) => 2 * columns * size + line;
     const fit = (space) => Math.floor((space * ratio - 2 * line + gap) / (width(least) + gap));
-    const inRow = (space) => evenly(count, Math.max(1, Math.min(most, fit(space))));
+    const inRow = (space) => evenly(count, clamp(fit(space), 1, most));
     let across = inRow(room);
     const tall = Math.ceil(count / across) * (rows * least + gap) - gap + 2 * line;
     if (tall > 500 * ratio) { // beside a scroll bar
@@ -138,12 +147,19 @@ export function pairTiles(model, table, { label, grid: [rows, columns], order, m
       across = inRow(room);
     }
     const whole = Math.floor(((room * ratio - 2 * line + gap) / across - gap - line) / (2 * columns));
-    const square = Math.max(least, Math.min(whole, Math.round(10 * ratio))); // what is left of the row makes it larger
+    const square = clamp(whole, least, Math.round(10 * ratio)); // what is left of the row makes it larger
     cell = square / ratio;
     between = line / ratio;
     Object.assign(canvas.dataset, { side: cell, between });
-    const layout = { across, width: width(square) / ratio, height: rows * cell, gap: gap / ratio, margin: between };
-    tiles.draw({ ...layout, away: 0.75 }, (context, _, units) => {
+    const layout = {
+      across,
+      width: width(square) / ratio,
+      height: rows * cell,
+      gap: gap / ratio,
+      margin: between,
+      away: 0.75,
+    };
+    tiles.draw(layout, (context, _, units) => {
       const image = context.createImageData(canvas.width, canvas.height);
       const pixels = new Uint32Array(image.data.buffer);
       const place = (at) => tiles.corner(at).map((size) => Math.round(size * ratio));
@@ -151,17 +167,19 @@ export function pairTiles(model, table, { label, grid: [rows, columns], order, m
         const [x, y] = place(at);
         for (const writes of [0, 1]) {
           const left = x + writes * (columns * square + line);
-          fillMap(pixels, canvas.width, left, y, square, rows, columns, map(unit, writes), scale(unit, writes), table);
+          const values = map(unit, writes);
+          const top = scale(unit, writes);
+          fillMap(pixels, canvas.width, left, y, square, rows, columns, values, top, table);
         }
       });
       context.putImageData(image, 0, 0);
       if (square < 4 * ratio) return;
       const [x, y] = place(units.indexOf(model.get("unit")));
-      const patch = model.get("patch");
-      const top = y + Math.floor(patch / columns) * square + ratio / 2; // around the patch, not over it
+      const [row, column] = cellOf(model.get("patch"), columns);
+      const top = y + row * square + ratio / 2; // around the patch, not over it
       context.lineWidth = ratio;
-      for (const map of [0, 1]) {
-        const left = x + map * (columns * square + line) + (patch % columns) * square + ratio / 2;
+      for (const writes of [0, 1]) {
+        const left = x + writes * (columns * square + line) + column * square + ratio / 2;
         context.strokeRect(left, top, square - ratio, square - ratio);
       }
     });
