@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mixer_utils import MixerError
 
+SURE = 0.5  # how far the likeliest class's probability is ahead of the second's, at least, to be called sure
+
 
 def main(arguments=None):
     """Run one command; a mistake ends in one sentence on stderr and exit status 1 (2 for unusable arguments)."""
@@ -35,13 +37,20 @@ def parser():
     train.set_defaults(run=run_train)
 
     evaluate = commands.add_parser("evaluate", help="print a run's report on the test images; write DIR/metrics.json")
-    evaluate.add_argument("dir", type=Path, help="the folder of a run")
+    evaluate.add_argument("dir", type=Path, help="the folder of a run, or the name of a model that ships: mnist")
+    evaluate.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="on these images instead, one folder a class; write DIR/metrics-FOLDER.json",
+    )
     evaluate.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     evaluate.set_defaults(run=run_evaluate)
 
     predict = commands.add_parser("predict", help="say what is on image files")
-    predict.add_argument("dir", type=Path, help="the folder of a run")
+    predict.add_argument("dir", type=Path, help="the folder of a run, or the name of a model that ships: mnist")
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    predict.add_argument("--show", type=Path, metavar="OUT.png", help="save a picture of what the model was given")
     predict.set_defaults(run=run_predict)
 
     explorer = commands.add_parser("explorer", help="write one page that shows a model from inside, for any browser")
@@ -78,31 +87,70 @@ def run_train(options):
 
 def run_evaluate(options):
     from mixer_utils._files import write_atomically
-    from mixer_utils.data import load_dataset
+    from mixer_utils.data import load_dataset_of, load_for_evaluation
     from mixer_utils.devices import pick_device
     from mixer_utils.evaluation import evaluate
     from mixer_utils.model import count_parameters
 
     model, about = load_run(options.dir)
-    report = evaluate(model.to(pick_device(options.device)), load_dataset(about["dataset"]))
+    if options.data is not None:
+        data = load_for_evaluation(options.data, about, model.image_shape)
+        path = options.dir / f"metrics-{data.name}.json"
+    else:
+        data = load_dataset_of(about)
+        path = options.dir / "metrics.json"
+    report = evaluate(model.to(pick_device(options.device)), data)
     print(report)
     metrics = report.metrics() | {key: about[key] for key in (
-        "seed", "device", "torch_version", "train_seconds", "images_per_second", "dataset")}  # fmt: skip
-    metrics |= {"recipe": about["recipe"]["name"], "num_parameters": count_parameters(model)}
-    write_atomically(options.dir / "metrics.json", json.dumps(metrics, indent=1).encode())
+        "seed", "device", "torch_version", "train_seconds", "images_per_second")}  # fmt: skip
+    metrics |= {"dataset": data.name, "recipe": about["recipe"]["name"], "num_parameters": count_parameters(model)}
+    if options.dir.is_dir():  # the model that ships has no folder
+        write_atomically(path, json.dumps(metrics, indent=1).encode())
 
 
 def run_predict(options):
     import torch
 
-    from mixer_utils.data import normalize, read_image
+    from mixer_utils.data import DataError, normalize, pictures_of, read_image
 
     model, about = load_run(options.dir)
-    images = torch.stack([read_image(path, model.image_shape) for path in options.images])
-    with torch.inference_mode():
-        chances, classes = model(normalize(images, about["mean"], about["std"])).softmax(1).max(1)
-    for path, chance, i in zip(options.images, chances.tolist(), classes.tolist(), strict=True):
-        print(f"{path}: {about['class_names'][i]} ({chance:.1%})")
+    images = {}
+    for path in options.images:
+        try:
+            images[path] = read_image(path, model.image_shape, pictures_of(about))
+        except DataError as error:  # the others are answered
+            print(f"error: {error}", file=sys.stderr)
+    if images:
+        with torch.inference_mode():
+            logits = model(normalize(torch.stack(list(images.values())), about["mean"], about["std"]))
+        probabilities = logits.softmax(1)
+        for path, row in zip(images, probabilities, strict=True):
+            print(f"{path}: {answer(row, about['class_names'])}")
+        if options.show:
+            show_predictions(options.show, images, probabilities, about["class_names"])
+    if len(images) < len(set(options.images)):
+        sys.exit(1)
+
+
+def answer(probabilities, class_names):
+    """The likeliest class in words, and the second where it comes close."""
+    (first, second), (best, other) = (tensor.tolist() for tensor in probabilities.topk(2))
+    said = f"{class_names[best]} ({first:.1%})"
+    return said if first - second >= SURE else f"{said}, not sure: perhaps {class_names[other]} ({second:.1%})"
+
+
+def show_predictions(path, images, probabilities, class_names):
+    """Save a picture: each original, what the model was given of it, and the probabilities."""
+    import numpy as np
+
+    from mixer_utils.data import decode, opaque
+    from mixer_utils.plotting import plot_predictions
+
+    originals = [np.asarray(opaque(decode(file))) for file in images]
+    picture = plot_predictions(originals, list(images.values()), probabilities, class_names, [p.name for p in images])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.savefig(path)
+    print(f"{path}: each picture, what the model was given, and the probabilities.")
 
 
 def run_explorer(options):
@@ -120,12 +168,14 @@ def run_grade(options):
 
 
 def load_run(folder):
-    """The model of a run and what was saved beside it. Raises CheckpointError."""
-    from mixer_utils.checkpoints import CheckpointError, load_checkpoint
+    """The model of a run, or one that ships, by its name, and what was saved beside it. Raises CheckpointError."""
+    from mixer_utils.checkpoints import PRETRAINED, CheckpointError, load_checkpoint
 
-    model = load_checkpoint(folder / "model.safetensors")
+    by_name = str(folder) in PRETRAINED and not folder.is_dir()
+    path = PRETRAINED[str(folder)] if by_name else folder / "model.safetensors"
+    model = load_checkpoint(path)
     if "recipe" not in model.about:
-        raise CheckpointError(f"{folder / 'model.safetensors'} was not written by `train --out`: it names no recipe.")
+        raise CheckpointError(f"{path} was not written by `train --out`: it names no recipe.")
     return model, model.about
 
 

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mixer_utils._files import DataError
+from mixer_utils._pictures import decode, opaque
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,28 +139,25 @@ def read_rgb(path):
         raise DataError(f"{path} cannot be read ({reason}): replace it, or delete it and run again.") from error
 
 
-def read_image(path, image_shape):
-    """An image file as uint8 (in_channels, H, W), resized. Dark ink on light paper is inverted for one-channel models.
+def read_image(path, image_shape, pictures="stretch"):
+    """A picture file as a model gets it: uint8 (in_channels, H, W). What is transparent counts as white paper.
 
-    What is transparent counts as white paper.
+    ``pictures`` says how the images that the model was trained on were made, as ``Dataset.pictures`` does: "digit" is
+    MNIST's way (``photograph.read_digit``); "crop" is that of a folder of images (the shorter side resized, the centre
+    cut out); "stretch" resizes both sides, and inverts dark on light for one-channel models.
 
-    Raises ValueError for a file that is missing or no image.
+    Raises DataError for a file that is missing, damaged or no picture, and where no digit or several are found.
     """
-    from PIL import Image
     from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
     channels, height, width = image_shape
-    try:
-        with Image.open(path) as image:
-            image.verify()  # checksums: torchvision's own decoder crashes the interpreter where a PNG's are wrong
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits a pixel
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError is Pillow's for a damaged PNG
-        reason = "damaged, or not an image" if path.is_file() else "no such file"
-        raise ValueError(f"{path} cannot be read ({reason}): give the path of an image file.") from error
+    if pictures == "digit":
+        from mixer_utils.photograph import read_digit  # scipy takes its time
+
+        return torch.from_numpy(read_digit(path, size=height))[None]
+    image = opaque(decode(path))
+    if pictures == "crop":
+        return image_transform(height, randaugment=0, train=False)(image)
     image = resize(pil_to_tensor(image.convert("L" if channels == 1 else "RGB")), [height, width], antialias=True)
     if channels == 1 and torch.cat([image[0, 0], image[0, -1], image[0, :, 0], image[0, :, -1]]).float().mean() > 127:
         image = 255 - image  # MNIST's digits are light on dark

@@ -185,6 +185,7 @@ def save_model(run):
     """What a run leaves when it ends: model.safetensors and history.json."""
     about = run.about | {
         "steps": run.step, "mean": run.data.mean, "std": run.data.std, "class_names": run.data.class_names,
+        "pictures": run.data.pictures,
         "train_seconds": run.history.train_seconds, "images_per_second": run.history.images_per_second,
     }  # fmt: skip
     save_checkpoint(run.model, Path(run.out) / "model.safetensors", **about)

