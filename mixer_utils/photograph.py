@@ -81,7 +81,8 @@ def without_table(shade):
         sheet.mean() > 0.1
         and border.mean() < 0.4
         and 0.9 < rectangularity(sheet) < 1.03
-        and 0.002 < dark_inside < 0.4
+        and convexity(sheet) > 0.95
+        and 0.002 < dark_inside < 0.3
         and step > 0.5 * contrast > 0.1
     )
     if not is_sheet:
@@ -104,6 +105,14 @@ def rectangularity(mask):
     return len(down) / (12 * np.sqrt(spread)) if spread > 0 else 0
 
 
+def convexity(mask):
+    """The area of a region as a share of that of its convex hull."""
+    from scipy.spatial import ConvexHull
+
+    edge = mask & ~ndimage.binary_erosion(mask)
+    return mask.sum() / ConvexHull(np.argwhere(edge)).volume if edge.sum() > 20 else 0
+
+
 def ink_on(shade):
     """How much ink is at every point, 0 to 1, float (H, W): the light that is missing, as a share of the paper's.
 
@@ -119,36 +128,39 @@ def ink_on(shade):
         shade = 1.04 - shade
         lit = shade / paper_of(shade)
     smooth = ndimage.gaussian_filter(lit, max(shade.shape) / 400)
-    window = max(3, round(0.3 * min(shade.shape)))
+    window = max(3, round(0.5 * min(shade.shape)))
     paper = ndimage.gaussian_filter(ndimage.grey_closing(smooth, size=window), window / 6)
     return np.clip(1 - smooth / np.minimum(paper, 1.2), 0, 1)
 
 
 def paper_of(shade):
-    """The paper's brightness at every point: a surface of degree 4 through the logarithms of most pixels."""
+    """The paper's brightness at every point: a smooth surface through the logarithms of most pixels.
+
+    It is flat at first, then a slope, then curved: so it has found the paper before it could bend into the ink.
+    """
     step = max(1, max(shade.shape) // 80)
     small = np.log(ndimage.uniform_filter(shade, step)[::step, ::step])
-    down, right = (np.linspace(-1, 1, n) for n in small.shape)
-    surface = surface_terms(down, right)
-    terms = surface.reshape(-1, surface.shape[-1])
     values = small.ravel()
-    weights = np.ones_like(values)
-    for _ in range(12):  # pixels far from the surface, the ink, count less each time
-        root = np.sqrt(weights)[:, None]
-        factors = np.linalg.lstsq(terms * root, values * root[:, 0], rcond=None)[0]
-        distance = np.abs(values - terms @ factors)
-        scale = max(np.median(distance), 0.01)
-        weights = 1 / (1 + (distance / (2 * scale)) ** 2) ** 2
-    down, right = (np.linspace(-1, 1, n) for n in shade.shape)
-    return np.exp(surface_terms(down, right) @ factors)
+    margin = np.ones_like(small)
+    margin[len(small) // 10 : -len(small) // 10, small.shape[1] // 10 : -small.shape[1] // 10] = 0.25
+    margin = margin.ravel()  # ink is rarely at the edges of a picture
+    weights = margin
+    for degree in (0, 1, 2, 4):
+        terms = surface_terms(small.shape, degree)
+        for _ in range(4):  # pixels far from the surface, the ink, count less each time
+            weighted = terms * weights[:, None]
+            factors = np.linalg.solve(weighted.T @ terms, weighted.T @ values)  # least squares
+            distance = np.abs(values - terms @ factors)
+            scale = max(2 * np.median(distance), 0.02)
+            weights = margin / (1 + (distance / scale) ** 2) ** 2
+    return np.exp(surface_terms(shade.shape, degree) @ factors).reshape(shade.shape)
 
 
-def surface_terms(down, right):
-    """All products of powers of both coordinates up to degree 4, (H, W, 15)."""
-    rows = np.polynomial.legendre.legvander(down, 4)
-    columns = np.polynomial.legendre.legvander(right, 4)
-    pairs = [(i, j) for i in range(5) for j in range(5 - i)]
-    return np.stack([np.outer(rows[:, i], columns[:, j]) for i, j in pairs], axis=-1)
+def surface_terms(shape, degree):
+    """All products of powers of the two coordinates up to a degree, at every point of a picture: (H * W, terms)."""
+    down, right = (np.polynomial.legendre.legvander(np.linspace(-1, 1, size), degree) for size in shape)
+    powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1 - i)]
+    return np.stack([np.outer(down[:, i], right[:, j]).ravel() for i, j in powers], axis=1)
 
 
 # --- from ink to a digit ---------------------------------------------------------------------------------------------
