@@ -46,7 +46,9 @@ def decode(path):
             # Given the path, Pillow would map the file into memory, and scrambles a TIFF then that is to be turned.
             with open(path, "rb") as file:
                 image = checked(file)
-                ImageOps.exif_transpose(image, in_place=True)
+                image.load()
+                with contextlib.suppress(Exception):  # in EXIF data that make no sense: the picture does
+                    ImageOps.exif_transpose(image, in_place=True)
                 return plain(image)
     except DataError as error:
         raise DataError(f"{path} cannot be read: {error}") from error

@@ -220,6 +220,14 @@ def test_exif_data_that_make_no_sense_are_passed_over(exif, tmp_path):
     assert decode(path).size == (24, 16) and decode(path).getpixel((3, 3)) == 100
 
 
+def test_a_picture_is_turned_though_other_exif_data_make_no_sense(tmp_path):
+    exif = camera(6)
+    exif[271] = "maker"
+    odd = exif.tobytes().replace(b"\x01\x0f\0\2", b"\x01\x03\0\2")  # words where a number is due
+    path = saved(tmp_path / "odd.jpg", Image.new("L", (24, 16), 100), exif=odd)
+    assert odd != exif.tobytes() and decode(path).size == (16, 24)
+
+
 @pytest.mark.parametrize("ending", [".gif", ".png", ".webp", ".tif"])
 def test_of_several_frames_the_first_one_is_taken(ending, tmp_path):
     first, *others = (Image.new("RGB", (8, 8), tuple(colour)) for colour in (RED, GREEN, BLUE))
