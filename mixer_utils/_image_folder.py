@@ -94,9 +94,9 @@ def check_splits(root):
         advice = "move the class folders into train, and a tenth of each class's images into the same folders in val"
     else:
         return  # what is missing is told by name, or nothing is
+    found = f"the folders {some(folders, ())}" if folders else "no folders"
     raise DataError(
-        f"{root} holds the folders {some(folders, ())} in place of train and val, each with one folder of images for "
-        f"each class: {advice}."
+        f"{root} holds {found} in place of train and val, each with one folder of images for each class: {advice}."
     )
 
 
@@ -186,12 +186,14 @@ def ending_of(path):
 
 def counted(left_out):
     """How many files of each kind were left out, {kind: number}, in words; first what could be read after all."""
-    kinds = []
-    for kind in sorted(left_out, key=lambda kind: (kind not in INSTALL and OUTSIDE not in kind, -left_out[kind], kind)):
+    kinds = sorted(left_out, key=lambda kind: (-left_out[kind], kind))
+    kinds.sort(key=lambda kind: kind not in INSTALL and OUTSIDE not in kind)
+    told = []
+    for kind in kinds[:6]:
         remedy = f" (to read those: `{INSTALL[kind]}`)" if kind in INSTALL else ""
-        kinds.append(f"{left_out[kind]} {kind or 'without an ending'}{remedy}")
+        told.append(f"{left_out[kind]} {kind or 'without an ending'}{remedy}")
     others = f" and {len(kinds) - 6} more" if kinds[6:] else ""
-    return f"left out {', '.join(kinds[:6])}{others}"
+    return f"left out {', '.join(told)}{others}"
 
 
 def some(names, others):

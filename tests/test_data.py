@@ -663,7 +663,7 @@ OTHER_SPLITS = {
     "a test split": (["train/cat", "test/cat"], ["the folders test, train", "rename test to val."]),
     "training alone": (["training/cat"], ["rename training to train and make val"]),
     "one folder in between": (["pets/train/cat", "pets/val/cat"], ["give the path", "pets."]),
-    "nothing": ([], ["the folders none in place of", "move the class folders into train"]),
+    "nothing": ([], ["holds no folders in place of", "move the class folders into train"]),
 }
 
 
