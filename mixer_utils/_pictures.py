@@ -57,6 +57,8 @@ def decode(path):
             f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels: make the picture smaller, a side of 1,000 "
             "pixels is plenty."
         ) from error
+    except MemoryError as error:
+        raise DataError(f"{path} does not fit into memory: make the picture smaller.") from error
     except Exception as error:  # Pillow's are of many kinds, by format and by damage
         raise DataError(f"{path} cannot be read ({why_not(path)}).") from error
 
@@ -161,4 +163,4 @@ def why_not(path):
     ending = BRANDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
     if ending and ending not in picture_endings():
         return f"{ending[1:].upper()} is not read here: `{INSTALL[ending]}`, or save it as JPEG"
-    return "damaged, or not a picture: open it in a picture viewer and save it anew as PNG or JPEG"
+    return "damaged, or not a picture that Pillow reads: open it in a picture viewer and save it anew as PNG or JPEG"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from told import assert_told
 
-from mixer_utils import DataError
+from mixer_utils import DataError, _pictures
 from mixer_utils._pictures import decode, eight_bits, opaque, picture_endings, why_not
 
 
@@ -252,6 +252,16 @@ def test_a_picture_of_ninety_million_pixels_is_read_without_a_warning(tmp_path):
     assert decode(path).size == (10_000, 9_000)  # and a warning would be an error here
 
 
+def test_a_picture_that_does_not_fit_into_memory_is_told(tmp_path, monkeypatch):
+    path = saved(tmp_path / "large.tif", np.zeros((2, 2), np.float32))
+
+    def full(values):
+        raise MemoryError
+
+    monkeypatch.setattr(_pictures, "eight_bits", full)
+    assert_told_of(path, "does not fit into memory", "make the picture smaller")
+
+
 @pytest.fixture
 def photo():
     values = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
@@ -264,6 +274,15 @@ def test_half_a_file_is_told(ending, photo, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert_told_of(path, "damaged, or not a picture", "save it anew as PNG or JPEG")
+
+
+def test_a_sound_tiff_of_a_kind_that_pillow_does_not_read_is_not_called_damaged_alone(tmp_path):
+    path = saved(tmp_path / "deep.tif", Image.new("RGB", (4, 4)))
+    whole = path.read_bytes()
+    uncompressed = struct.pack("<HHIH", 259, 3, 1, 1)
+    assert uncompressed in whole
+    path.write_bytes(whole.replace(uncompressed, struct.pack("<HHIH", 259, 3, 1, 119)))  # a way that nobody packs by
+    assert_told_of(path, "not a picture that Pillow reads")
 
 
 def test_a_byte_flipped_anywhere_in_a_png_is_told(photo, tmp_path):
