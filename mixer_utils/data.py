@@ -21,7 +21,15 @@ import torch
 from torch.nn import functional as F
 
 from mixer_utils._files import DataError, Unreachable, data_folder, mirror, npm_package, raw_files
-from mixer_utils._image_folder import FolderSplit, image_files, image_transform, read_image, read_rgb, some
+from mixer_utils._image_folder import (
+    FolderSplit,
+    check_splits,
+    image_files,
+    image_transform,
+    read_image,
+    read_rgb,
+    some,
+)
 from mixer_utils._pictures import decode, opaque
 
 __all__ = ["DataError", "Dataset", "FolderSplit", "Split", "Unreachable", "data_folder", "decode", "image_transform",
@@ -125,6 +133,7 @@ def load_image_folder(root, size=224, randaugment=15):
     """The Dataset of image files below ``root``: folders train and val, each with one folder a class.
 
     Images come as RGB, ``size`` pixels each way; val is the test split; the folders' names, sorted, are the classes.
+    Taken is what Pillow can read, at any depth. Hidden names are passed over, and a printed line says what is left out.
     Mean and deviation are 0.5, the authors' (x - 127.5) / 127.5 (paper, appendix B).
 
     ``randaugment`` is the magnitude of RandAugment's two layers on torchvision's scale, 0 (none) to 30. The default
@@ -137,6 +146,7 @@ def load_image_folder(root, size=224, randaugment=15):
     if not isinstance(randaugment, int) or not 0 <= randaugment <= 30:
         raise ValueError(f"randaugment is {randaugment!r}: it must be a whole number from 0 (none) to 30.")
     root = Path(root).expanduser().absolute()
+    check_splits(root)
     train, classes = image_files(root / "train", size, randaugment)
     test, others = image_files(root / "val", size, randaugment)
     if classes != others:

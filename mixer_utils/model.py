@@ -208,7 +208,10 @@ CONFIGS = {
     "mnist/7": dict(patch_size=7, num_blocks=3, hidden_dim=96, tokens_mlp_dim=48, channels_mlp_dim=384, gelu="erf"),
     "mnist/full": dict(patch_size=7, num_blocks=4, hidden_dim=192, tokens_mlp_dim=64, channels_mlp_dim=768, gelu="erf"),
     "mnist/4": dict(patch_size=4, num_blocks=4, hidden_dim=128, tokens_mlp_dim=64, channels_mlp_dim=512),
-}
+    # And for 32 x 32 images in colour.
+    "cifar/4": dict(image_size=32, in_channels=3, patch_size=4, num_blocks=4, hidden_dim=96, tokens_mlp_dim=48,
+                    channels_mlp_dim=384, gelu="erf"),
+}  # fmt: skip
 
 
 def create_mixer(name, **overrides):

@@ -27,7 +27,7 @@ from mixer_utils.augmentation import AFFINE_NUMBERS, SHIFT_NUMBERS, mixup, rando
 from mixer_utils.data import Dataset, Split, load_dataset
 from mixer_utils.devices import autocast, keep_freed_memory, pick_device, replayed
 from mixer_utils.evaluation import loss_and_accuracy, predict_logits
-from mixer_utils.model import MlpMixer, create_mixer
+from mixer_utils.model import CONFIGS, MlpMixer, create_mixer
 from mixer_utils.optimizers import make_optimizers, set_learning_rate
 from mixer_utils.recipes import RECIPES, Recipe, changed, find_recipe
 
@@ -225,10 +225,37 @@ def hold_out(split, count):
 
 
 def mixer_for(recipe, data):
-    """The recipe's Mixer, made to fit the images and classes of ``data``."""
+    """The recipe's Mixer, made to fit the images and classes of ``data``. Raises ValueError where patches do not."""
+    check_patches(recipe, data)
     channels, height, width = data.image_shape
     return create_mixer(recipe.model, in_channels=channels, image_size=(height, width),
                         num_classes=len(data.class_names), stochastic_depth=recipe.stochastic_depth)  # fmt: skip
+
+
+def check_patches(recipe, data):
+    """Raise ValueError, naming the configurations that fit, where the recipe's patches do not divide the images."""
+    _, height, width = data.image_shape
+    patch_sizes = {name: config["patch_size"] for name, config in CONFIGS.items()}
+    fitting = [name for name, P in patch_sizes.items() if height % P == width % P == 0]
+    if recipe.model in fitting or recipe.model not in CONFIGS:
+        return  # create_mixer tells of a name that is not known
+    P = patch_sizes[recipe.model]
+    told = (
+        f"{recipe.model}, the model of the recipe {recipe.name}, takes patches of {P} x {P} pixels, and these do not "
+        f"divide the {height} x {width} images of {data.name}"
+    )
+    # Of fewer than 4 x 4 patches there is little to mix. The nearest to the size they were made for come first.
+    several = [name for name in fitting if 4 * patch_sizes[name] <= min(height, width)]
+    several.sort(key=lambda name: abs(CONFIGS[name].get("image_size", 28) - height))
+    if not several:
+        raise ValueError(
+            f"{told}, and no configuration cuts them into 4 x 4 patches or more: resize the images, to 32 x 32 say, or "
+            "give train(model=...) a Mixer of your own."
+        )
+    raise ValueError(
+        f'{told}: choose {" or ".join(several)}, by mixer_utils.recipes.changed(recipe, ["model={several[0]}"]) '
+        f"in Python, by --set model={several[0]} on the command line."
+    )
 
 
 def check_fits(model, data, out):

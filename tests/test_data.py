@@ -23,9 +23,10 @@ from told import assert_told
 from torchvision.transforms.v2 import functional as transforms
 from web import serving
 
-from mixer_utils import DataError, _files, load_dataset
+from mixer_utils import DataError, _files, _image_folder, load_dataset
 from mixer_utils import data as data_module
 from mixer_utils._image_folder import num_workers
+from mixer_utils._pictures import picture_endings
 from mixer_utils.data import Split, Unreachable, data_folder, load_image_folder, normalize
 
 # --- tiny files in the real formats ------------------------------------------------------------------------
@@ -413,7 +414,7 @@ def test_two_processes_read_the_same_images_in_the_same_order_as_none_and_name_a
     path.write_bytes(b"no image")
     with pytest.raises(DataError) as error:
         read(split, [0, 1], [2], [4, 3])
-    assert_told(error.value, path, "damaged, or not an image", "replace it")
+    assert_told(error.value, path, "damaged, or not a picture", "save it anew")
 
 
 @pytest.mark.parametrize(
@@ -459,7 +460,8 @@ def test_a_damaged_image_is_named_and_the_batches_before_it_still_come(name, spo
     assert next(batches)[1].tolist() == [1, 2]
     with pytest.raises(DataError) as error:
         next(batches)
-    assert_told(error.value, path, "damaged, or not an image", "replace it")
+    told = ["damaged, or not a picture", "save it anew"] if path.read_bytes() else ["empty", "copy it again"]
+    assert_told(error.value, path, *told)
 
 
 def test_an_image_deleted_in_the_meantime_is_named(own_pictures):
@@ -467,7 +469,7 @@ def test_an_image_deleted_in_the_meantime_is_named(own_pictures):
     (own_pictures / "val/bee/2.png").unlink()
     with pytest.raises(DataError) as error:
         read(split, [0, 1, 2])
-    assert_told(error.value, own_pictures / "val/bee/2.png", "no such file", "replace it")
+    assert_told(error.value, own_pictures / "val/bee/2.png", "no such file", "check the path")
 
 
 def assert_folder_is_refused(root, *parts):
@@ -500,11 +502,13 @@ def test_class_folders_without_an_image_are_told(own_pictures):
     for name in ("asp", "bug"):
         (own_pictures / "train" / name).mkdir()
     (own_pictures / "train" / "bug" / "notes.txt").write_text("no image")
+    (own_pictures / "train" / "asp" / ".DS_Store").write_bytes(b"macOS")
     assert_folder_is_refused(
         own_pictures,
         own_pictures / "train",
         "asp, bug",
-        "fill them, or delete them",
+        "fill them, or move them away",
+        "left out 1 .txt",
     )
 
 
@@ -520,6 +524,165 @@ def test_classes_that_are_not_the_same_in_both_parts_are_told(own_pictures):
         "only in val: cats",
         "give both the same class folders",
     )
+
+
+# --- folders of image files: what people and systems put there ---------------------------------------------
+
+
+def names_of(split, root):
+    """The paths of a FolderSplit, below ``root``."""
+    return [Path(os.fsdecode(path)).relative_to(root).as_posix() for path in split.paths]
+
+
+def link_to(link, target):
+    try:
+        link.symlink_to(target, target_is_directory=target.is_dir())
+    except OSError:
+        pytest.skip("this system lets nobody make a link")
+
+
+def same_folder(own_pictures, capsys):
+    """The pictures are those that were there before, and nothing was printed: what came since is passed over."""
+    data = load_image_folder(own_pictures, size=SIZE)
+    assert data.class_names == ("ant", "bee", "cat")
+    assert sorted(names_of(data.train, own_pictures) + names_of(data.test, own_pictures)) == sorted(PICTURES)
+    assert capsys.readouterr().out == ""
+    return data
+
+
+def test_files_come_in_torchvisions_order(own_pictures):
+    for name in ("b/z.png", "b-b/y.png", "b.d/x.PNG", "b/c/w.png", "B/v.png"):
+        (own_pictures / "train/ant" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(own_pictures / "train/cat/1.png", own_pictures / "train/ant" / name)
+    data = load_image_folder(own_pictures)
+    expected = torchvision.datasets.ImageFolder(own_pictures / "train")
+    assert len(data.train) == 10 and list(data.class_names) == expected.classes
+    found = zip(map(os.fsdecode, data.train.paths), data.train.labels.tolist(), strict=True)
+    assert list(found) == expected.samples
+
+
+@pytest.mark.parametrize("name", [
+    ".ipynb_checkpoints/0.png", "cat/.ipynb_checkpoints/1-checkpoint.png", "cat/._1.png", "._cat/1.png",
+    ".DS_Store", "cat/.DS_Store", "__MACOSX/cat/1.png", "cat/__MACOSX/1.png", "cat/Thumbs.db", "cat/@eaDir/1.jpg",
+    "desktop.ini", "cat/more/.hidden/1.png",
+])  # fmt: skip
+def test_what_systems_put_beside_pictures_is_passed_over_at_any_depth(name, own_pictures, capsys):
+    for part in ("train", "val"):
+        (own_pictures / part / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(own_pictures / "train/cat/1.png", own_pictures / part / name)
+    same_folder(own_pictures, capsys)
+
+
+def test_a_hidden_folder_may_hold_all_of_it(own_pictures, tmp_path):
+    (tmp_path / ".cache").mkdir()
+    assert len(load_image_folder(own_pictures.rename(tmp_path / ".cache" / "pictures")).train) == 5
+
+
+@pytest.mark.parametrize("link, target", [
+    ("train/cat/round", "train/cat"), ("train/cat/round", "train"), ("train/cat/deep/round", "train/cat"),
+    ("train/round", "train"), ("train/cat/round", "."),
+])  # fmt: skip
+def test_a_link_that_leads_back_up_brings_no_file_again(link, target, own_pictures, capsys):
+    (own_pictures / link).parent.mkdir(exist_ok=True)
+    link_to(own_pictures / link, own_pictures / target)
+    same_folder(own_pictures, capsys)
+
+
+def test_other_links_are_followed_each_real_folder_once(own_pictures, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(own_pictures / "train/cat", store / "cats")
+    link_to(store / "cats/up", store)
+    shutil.copytree(own_pictures / "train/bee", store / "bees")
+    link_to(own_pictures / "train/cat/a", store / "cats")
+    link_to(own_pictures / "train/cat/b", store / "cats")
+    shutil.rmtree(own_pictures / "train/bee")
+    link_to(own_pictures / "train/bee", store / "bees")  # a class by a link
+    link_to(own_pictures / "train/ant/c.png", store / "bees/grey.png")
+    train = load_image_folder(own_pictures).train
+    assert names_of(train, own_pictures / "train") == [
+        "ant/a.png", "ant/b.jpg", "ant/c.png", "bee/grey.png", "cat/1.png", "cat/2.JPEG", "cat/a/1.png",
+        "cat/a/2.JPEG"]  # fmt: skip
+    assert train.labels.tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("ending", [".gif", ".webp", ".avif", ".tif", ".TIFF", ".jp2", ".bmp", ".ppm", ".jfif", ".tga"])
+def test_every_kind_of_picture_that_pillow_reads_is_taken(ending, own_pictures, capsys):
+    if ending.lower() not in picture_endings():
+        pytest.skip(f"Pillow reads no {ending} here")
+    red = Image.new("RGB", (SIZE, SIZE), (250, 10, 10))
+    red.save(own_pictures / f"train/cat/0{ending}")
+    train = load_image_folder(own_pictures, size=SIZE).train
+    assert names_of(train, own_pictures)[3] == f"train/cat/0{ending}" and capsys.readouterr().out == ""
+    image = read(train, [3])[0][0].float().mean((1, 2))
+    torch.testing.assert_close(image, torch.tensor([250.0, 10.0, 10.0]), atol=4, rtol=0)
+
+
+def test_what_is_left_out_is_told_in_one_line_for_each_part(own_pictures, capsys, monkeypatch):
+    left = "cat/a.txt", "cat/more/b.TXT", "bee/c.heic", "ant/README", "ant/film.mpg", "labels.csv", "d.png", "e.md"
+    (own_pictures / "train/cat/more").mkdir()
+    for name in left:
+        shutil.copy(own_pictures / "train/cat/1.png", own_pictures / "train" / name)
+    shutil.copy(own_pictures / "train/cat/1.png", own_pictures / "val/cat/1.pdf")
+    endings = picture_endings() - {".heic"}
+    monkeypatch.setattr(_image_folder, "picture_endings", lambda: endings)
+    assert len(load_image_folder(own_pictures).train) == 5
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        "pictures/train: left out 1 .heic (to read those: `pip install pillow-heif`), 1 .png outside of the class "
+        "folders, 2 .txt, 1 without an ending, 1 .csv, 1 .md and 1 more."
+    )
+    assert second == "pictures/val: left out 1 .pdf."
+
+
+def test_a_class_of_pictures_that_cannot_be_read_here_is_told_with_what_reads_them(own_pictures, monkeypatch):
+    (own_pictures / "train/cow").mkdir()
+    shutil.copy(own_pictures / "train/cat/1.png", own_pictures / "train/cow/1.HEIC")
+    endings = picture_endings() - {".heic"}
+    monkeypatch.setattr(_image_folder, "picture_endings", lambda: endings)
+    assert_folder_is_refused(own_pictures, "without an image (cow)", "left out 1 .heic", "`pip install pillow-heif`")
+
+
+def test_a_folder_that_may_not_be_listed_is_told_and_not_taken_for_empty(own_pictures, monkeypatch):
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert_folder_is_refused(own_pictures, own_pictures / "train/cat", "Permission denied")
+
+
+# Folders and what to do with them, below the one that is given.
+OTHER_SPLITS = {
+    "no split at all": (["cat", "dog"], ["the folders cat, dog in place of", "move the class folders into train"]),
+    "other names": (["training/cat", "validation/cat"], ["rename training to train and rename validation to val"]),
+    "upper case": (["TRAIN/cat", "Val/cat"], ["rename TRAIN to train and rename Val to val"]),
+    "three splits": (["train/cat", "test/cat", "valid/cat"], ["rename valid to val."]),
+    "a test split": (["train/cat", "test/cat"], ["the folders test, train", "rename test to val."]),
+    "training alone": (["training/cat"], ["rename training to train and make val"]),
+    "one folder in between": (["pets/train/cat", "pets/val/cat"], ["give the path", "pets."]),
+    "nothing": ([], ["holds no folders in place of", "move the class folders into train"]),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_SPLITS)
+def test_a_folder_with_other_splits_or_none_is_told_with_what_is_there_and_what_to_do(case, tmp_path):
+    folders, told = OTHER_SPLITS[case]
+    for name in folders:
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    if case == "upper case" and (tmp_path / "train").is_dir():
+        pytest.skip("to this disk, TRAIN is train")
+    assert_folder_is_refused(tmp_path, tmp_path, *told)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    assert_folder_is_refused(tmp_path / "pets", f"There is no folder {tmp_path / 'pets'}", "train and val")
+
+
+# --- ImageNet ----------------------------------------------------------------------------------------------
 
 
 def test_imagenet_is_read_from_the_data_folder_at_224_pixels(folder, pictures):
@@ -543,7 +706,7 @@ def test_half_an_imagenet_is_told_and_not_passed_over_for_other_data(folder, pic
         load_dataset("imagenet", fallback="digits")
 
 
-@pytest.mark.parametrize("name", ["data", "_files", "_image_folder"])
+@pytest.mark.parametrize("name", ["data", "_files", "_image_folder", "_pictures"])
 def test_torchvision_pillow_and_scikit_learn_are_imported_only_where_they_are_used(name):
     path = Path(data_module.__file__).with_name(f"{name}.py")
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -245,11 +245,19 @@ def test_the_small_mnist_mixer_has_6_396_317_parameters():
     assert count(model) == 6_396_317
 
 
-def test_this_projects_own_configurations_are_for_mnist():
+def test_this_projects_own_configurations_are_for_mnist_and_for_cifar_10():
     own = [name for name in CONFIGS if name not in TABLE_1]
-    assert set(own) >= {"mnist/7", "mnist/4"}
+    assert set(own) >= {"mnist/7", "mnist/4", "cifar/4"}
     for name in own:
-        assert create_mixer(name)(torch.zeros(2, 1, 28, 28)).shape == (2, 10), name
+        image_shape = {"mnist": (1, 28, 28), "cifar": (3, 32, 32)}[name.partition("/")[0]]
+        assert create_mixer(name)(torch.zeros(2, *image_shape)).shape == (2, 10), name
+
+
+def test_the_configuration_for_cifar_10_has_64_patches_and_329_258_parameters():
+    model = create_mixer("cifar/4")
+    assert (model.image_shape, model.num_tokens, model.config["patch_size"]) == ((3, 32, 32), 64, 4)
+    block = 2 * 2 * 96 + (64 * 48 + 48 + 48 * 64 + 64) + (96 * 384 + 384 + 384 * 96 + 96)
+    assert count(model) == (3 * 4 * 4 * 96 + 96) + 4 * block + 2 * 96 + (96 * 10 + 10) == 329_258
 
 
 def test_a_named_configuration_can_be_changed():

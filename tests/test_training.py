@@ -28,7 +28,7 @@ from mixer_utils import (
     training,
 )
 from mixer_utils.data import DataError
-from mixer_utils.training import TrainingError, hold_out, loss_and_accuracy
+from mixer_utils.training import TrainingError, changed, hold_out, loss_and_accuracy
 
 TINY = Recipe("tiny", dataset="digits", epochs=3, batch_size=50, validation=60)  # 4 steps an epoch on few_digits
 
@@ -505,6 +505,48 @@ def test_a_mixer_is_made_to_fit_the_data(few_digits):
     model, _ = train(recipe, data=odd, device="cpu", progress=False)
     assert (model.image_shape, model.head.out_features) == ((3, 28, 35), 4)
     assert model.blocks[-1].drop == 0.1 and model.config["gelu"] == "erf"
+
+
+def resized(digits, height, width, channels=3):
+    """Digits as images of another size."""
+    images = torch.zeros(len(digits.train), channels, height, width, dtype=torch.uint8)
+    return dataclasses.replace(digits, train=Split(images, digits.train.labels), mean=(0.5,) * channels,
+                               std=(0.5,) * channels)  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", ["minute", "digits"])
+def test_images_that_the_recipes_patches_do_not_divide_are_told_with_the_configurations_that_fit(recipe, few_digits):
+    data = resized(few_digits, 32, 32)
+    with pytest.raises(ValueError) as error:
+        train(dataclasses.replace(RECIPES[recipe], validation=60), data=data, device="cpu", progress=False)
+    told = ["mnist/7", f"recipe {recipe}", "7 x 7", "32 x 32 images of digits", "choose cifar/4 or mnist/4,"]
+    assert_told(error.value, *told, '["model=cifar/4"]', "--set model=cifar/4 on the command line")
+    assert "patch_size" not in str(error.value)  # a recipe has none
+    for name in ("cifar/4", "mnist/4"):
+        model = training.mixer_for(changed(recipe, [f"model={name}"]), data)
+        assert (model.image_shape, model.num_tokens) == ((3, 32, 32), 64)
+
+
+@pytest.mark.parametrize("height, width, told", [
+    (64, 96, "choose cifar/4 or mnist/4 or S/16 or B/16 or L/16,"),
+    (42, 70, None),  # mnist/7's own patches divide them
+    (32, 30, "resize the images, to 32 x 32 say"),
+    (8, 8, "no configuration cuts them into 4 x 4 patches or more"),
+])  # fmt: skip
+def test_only_configurations_that_cut_the_images_into_several_patches_are_named(height, width, told, few_digits):
+    data = resized(few_digits, height, width)
+    if told is None:
+        assert training.mixer_for(RECIPES["minute"], data).num_tokens == 6 * 10
+    else:
+        with pytest.raises(ValueError) as error:
+            training.mixer_for(RECIPES["minute"], data)
+        assert_told(error.value, f"{height} x {width}", told)
+
+
+def test_a_recipe_with_a_model_that_does_not_exist_is_refused_with_those_that_do(few_digits):
+    with pytest.raises(ValueError) as error:
+        training.mixer_for(changed("minute", ["model=mnist/5"]), resized(few_digits, 32, 32))
+    assert_told(error.value, "'mnist/5'", f"choose one of {', '.join(CONFIGS)}.")
 
 
 # --- what is recorded --------------------------------------------------------------------------------------
