@@ -13,6 +13,7 @@ from mixer_utils._files import DataError
 from mixer_utils._pictures import decode
 
 LARGEST_SIDE = 400  # pixels; more tell nothing about a digit, and cost time
+SMALLEST_SIDE = 12
 FAINTEST = 0.07  # the smallest share of the paper's light that ink must take away
 
 
@@ -22,22 +23,36 @@ def read_digit(path, box=20, size=28):
     A picture that already has ``size`` x ``size`` pixels keeps its frame; dark ink on light is inverted. Raises
     DataError for a file that cannot be read, where nothing is drawn, and where several digits are.
     """
+    *_, given = stages(path, box, size).values()
+    return given
+
+
+def stages(path, box=20, size=28):
+    """What ``read_digit`` makes of a picture, step by step: a dict of arrays (H, W), the last one its result.
+
+    ``brightness``, ``sheet`` and ``ink`` (how much of it) and ``digit`` run from 0 to 1; ``frame`` is uint8.
+    """
     image = decode(path)
-    framed_already = image.size == (size, size)
     try:
-        shade = brightness(image)
-        if framed_already:
-            return as_framed(shade)
-        ink = ink_on(without_table(shade))
-        return framed(strokes(ink), box, size)
+        brightness = brightness_of(image)
+        if image.size == (size, size):
+            return {"brightness": brightness, "frame": as_framed(brightness)}
+        if min(brightness.shape) < SMALLEST_SIDE:
+            height, width = brightness.shape
+            raise DataError(f"it has {width} x {height} pixels: give a picture of {SMALLEST_SIDE} or more each way.")
+        sheet = sheet_of(brightness)
+        ink = ink_on(sheet)
+        digit = digit_of(ink)
+        frame = framed(digit, box, size)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+    return {"brightness": brightness, "sheet": sheet, "ink": ink, "digit": digit, "frame": frame}
 
 
 # --- from a picture to ink -------------------------------------------------------------------------------------------
 
 
-def brightness(image):
+def brightness_of(image):
     """The brightness, 0 to 1, of an image of Pillow's, float (H, W); what is transparent is the opposite of the ink."""
     most = max(image.size)
     if most > LARGEST_SIDE:
@@ -61,7 +76,7 @@ def as_framed(shade):
     return to_uint8(1 - shade if border.mean() > 0.5 else shade)
 
 
-def without_table(shade):
+def sheet_of(shade):
     """The sheet alone where a light sheet lies on something dark, else the picture as it is."""
     side = max(shade.shape)
     light = ndimage.gaussian_filter(shade, side / 200)
@@ -130,7 +145,9 @@ def ink_on(shade):
     smooth = ndimage.gaussian_filter(lit, max(shade.shape) / 400)
     window = max(3, round(0.5 * min(shade.shape)))
     paper = ndimage.gaussian_filter(ndimage.grey_closing(smooth, size=window), window / 6)
-    return np.clip(1 - smooth / np.minimum(paper, 1.2), 0, 1)
+    ink = 1 - smooth / np.minimum(paper, 1.2)
+    bare = np.quantile(ink, 0.2)  # of the closing, which takes noisy paper for as bright as its brightest grains
+    return np.clip((ink - bare) / (1 - bare), 0, 1)
 
 
 def paper_of(shade):
@@ -166,7 +183,7 @@ def surface_terms(shape, degree):
 # --- from ink to a digit ---------------------------------------------------------------------------------------------
 
 
-def strokes(ink):
+def digit_of(ink):
     """The ink of the digit alone, 0 to 1, without specks, ruled lines and dark edges, cut out along its box."""
     threshold = max(otsu(ink), FAINTEST / 2)
     strength = np.quantile(ink[ink > threshold], 0.8) if (ink > threshold).any() else 0
@@ -175,7 +192,10 @@ def strokes(ink):
     parts, count = ndimage.label(ink > strength / 2, structure=np.ones((3, 3)))
     boxes = ndimage.find_objects(parts)
     areas = ndimage.sum_labels(np.ones_like(ink), parts, np.arange(1, count + 1))
-    kept = [i for i in range(count) if areas[i] > 0.02 * areas.max()]
+    kept = [i for i in range(count) if areas[i] > 0.02 * areas.max() and not in_corner(boxes[i], ink.shape)]
+    longest = max((part.stop - part.start for i in kept for part in boxes[i]), default=0)
+    if areas.max() < 0.2 * areas.sum() or longest < 0.04 * max(ink.shape):
+        raise DataError("nothing is drawn: there are specks or dark corners, and no stroke.")
     inside = [i for i in kept if not at_border(boxes[i], ink.shape)]
     if inside and max(areas[i] for i in inside) > 0.2 * areas.max():
         kept = inside
@@ -192,6 +212,14 @@ def at_border(box, shape):
     return any(part.start == 0 or part.stop == size for part, size in zip(box, shape, strict=True))
 
 
+def in_corner(box, shape):
+    """Whether a region's box lies in one corner of the picture: where light falls off, not where people write."""
+    return all(
+        (part.start == 0) != (part.stop == size) and part.stop - part.start < size / 2
+        for part, size in zip(box, shape, strict=True)
+    )
+
+
 def several(boxes, kept):
     """Raise DataError where two tall strokes stand beside each other."""
     heights = {i: boxes[i][0].stop - boxes[i][0].start for i in kept}
@@ -205,8 +233,11 @@ def several(boxes, kept):
         raise DataError(f"{groups} digits seem to be drawn: cut out one, a picture of a digit each.")
 
 
-def framed(digit, box=20, size=28):
-    """A cut-out digit in MNIST's frame, uint8 (size, size): longer side ``box``, centre of mass in the middle."""
+def framed(digit, box=20, size=28, by_mass=True):
+    """A cut-out digit in MNIST's frame, uint8 (size, size): longer side ``box``, centre of mass in the middle.
+
+    Without ``by_mass`` the middle of its box is there.
+    """
     from PIL import Image
 
     scale = box / max(digit.shape)
@@ -214,7 +245,7 @@ def framed(digit, box=20, size=28):
     small = Image.fromarray(digit.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
     small = np.asarray(small)
     small = np.clip(small / np.quantile(small[small > 0.1], 0.75), 0, 1)  # a thin pen is as black as a thick one
-    down, right = ndimage.center_of_mass(small)
+    down, right = ndimage.center_of_mass(small) if by_mass else (height / 2 - 0.5, width / 2 - 0.5)
     frame = np.zeros((size, size))
     top = min(max(0, round(size / 2 - down)), size - height)
     left = min(max(0, round(size / 2 - right)), size - width)

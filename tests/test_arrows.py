@@ -10,9 +10,9 @@ PACKAGE = Path(__file__).parent.parent / "mixer_utils"
 # From what everything rests on to what rests on everything. A room stands for all modules in its folder, and imports
 # between those have an order of their own below.
 ORDER = """
-    _files _pictures _image_folder data augmentation recipes model baselines mixing resolution devices _processes
-    optimizers checkpoints official published snapshots evaluation _run training plotting diagrams notebook
-    exercises widgets first_cell __main__
+    _files _pictures photograph _image_folder data augmentation recipes model baselines mixing resolution devices
+    _processes optimizers checkpoints official published snapshots evaluation _run training plotting diagrams
+    notebook exercises widgets first_cell __main__
 """.split()
 ROOMS = {
     "exercises": "exercise catalogue cells record shelter solutions grading __init__".split(),

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
+from told import assert_told
 
-from mixer_utils import CONFIGS, RECIPES, _run, evaluate, load_checkpoint, training
-from mixer_utils.__main__ import main
+from benchmarks.drawn import draw
+from mixer_utils import CONFIGS, RECIPES, _run, evaluate, load_checkpoint, load_image_folder, training
+from mixer_utils.__main__ import answer, main
 from mixer_utils.data import read_image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,7 +125,7 @@ def drawn(digits, tmp_path):
 
 def predictions(out):
     """path -> (class, chance) of what `predict` prints."""
-    found = [re.fullmatch(r"(.+): (\S+) \((\d+\.\d)%\)", line).groups() for line in out.splitlines()]
+    found = [re.match(r"(.+): (\S+) \((\d+\.\d)%\)(, not sure: .*)?$", line).groups()[:3] for line in out.splitlines()]
     return {path: (called, float(chance)) for path, called, chance in found}
 
 
@@ -242,20 +245,104 @@ def test_metrics_that_cannot_be_written_end_in_one_sentence(finished, monkeypatc
     assert {path: path.read_bytes() for path in finished.iterdir()} == before
 
 
-def test_an_image_that_is_missing_or_none_ends_in_one_sentence(finished, drawn, tmp_path):
+def test_an_image_that_is_missing_or_none_gets_one_sentence_and_the_others_their_answers(
+    finished, drawn, tmp_path, capsys
+):
     raw = drawn[1].read_bytes()
     flipped = bytearray(raw)
     flipped[len(raw) // 2] ^= 0xFF
-    for name, content in [("text.png", b"I am no image."), ("empty.png", b""), ("cut.png", raw[: len(raw) // 2]),
-                          ("flipped.png", flipped)]:  # fmt: skip
+    contents = {
+        "text.png": b"I am no image.",
+        "empty.png": b"",
+        "cut.png": raw[: len(raw) // 2],
+        "flipped.png": flipped,
+    }
+    for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-        assert stop("predict", finished, drawn[0], tmp_path / name) == (
-            f"{tmp_path / name} cannot be read (damaged, or not an image): give the path of an image file."
-        )
-    missing = tmp_path / "missing.png"
-    assert stop("predict", finished, drawn[0], missing) == (
-        f"{missing} cannot be read (no such file): give the path of an image file."
-    )
+    bad = [tmp_path / name for name in [*contents, "missing.png"]]
+    with pytest.raises(SystemExit) as end:
+        main(["predict", str(finished), str(bad[0]), str(drawn[0]), *map(str, bad[1:])])
+    assert end.value.code == 1
+    said = capsys.readouterr()
+    assert list(predictions(said.out)) == [str(drawn[0])]
+    sentences = said.err.splitlines()
+    reasons = ["not a picture", "empty", "damaged", "damaged", "no such file"]
+    for sentence, path, reason in zip(sentences, bad, reasons, strict=True):
+        assert_told(sentence, "error", path, "cannot be read", reason)
+
+
+# --- models by name, and folders of one's own ---------------------------------------------------------------
+
+
+def test_the_model_that_ships_answers_by_its_name(mnist, tmp_path, capsys):
+    path = saved(Image.fromarray(255 - mnist.test.images[0, 0].numpy()), tmp_path / "seven.png")
+    main(["predict", "mnist", str(path)])
+    ((called, chance),) = predictions(capsys.readouterr().out).values()
+    assert (called, chance > 95) == ("7", True)
+
+
+def test_a_folder_that_is_called_mnist_is_that_folder(finished, drawn, tmp_path, monkeypatch, capsys):
+    shutil.copytree(finished, tmp_path / "mnist")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("mnist", finished):
+        main(["predict", str(folder), str(drawn[0])])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+
+
+def test_close_answers_are_called_not_sure():
+    assert answer(torch.tensor([0.1, 0.19, 0.71]), "abc") == "c (71.0%)"
+    assert answer(torch.tensor([0.05, 0.4, 0.55]), "abc") == "c (55.0%), not sure: perhaps b (40.0%)"
+
+
+def test_show_saves_a_picture_of_what_the_model_was_given(finished, drawn, tmp_path, capsys):
+    path = tmp_path / "new" / "shown.png"
+    main(["predict", str(finished), *map(str, drawn[:2]), "--show", str(path)])
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{path}: ")
+    with Image.open(path) as shown:
+        pixels = np.asarray(shown.convert("L"))
+    assert pixels.min() < 50 < 250 < pixels.max()
+
+
+def test_predict_and_evaluate_read_the_same_files_alike(tmp_path, capsys):
+    """Pictures twice as wide as high: stretched, what is round in training is none in prediction."""
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 60), ("val", 12)):
+        for name, width in (("round", 20), ("tall", 10)):
+            (tmp_path / "shapes" / part / name).mkdir(parents=True)
+            for i in range(count):
+                x, y = 60 + draw.integers(-4, 5), 30 + draw.integers(-4, 5)
+                image = Image.new("RGB", (120, 60), (250, 250, 250))
+                ImageDraw.Draw(image).ellipse([x - width, y - 20, x + width, y + 20], fill=(30, 30, 30))
+                image.save(tmp_path / "shapes" / part / name / f"{i}.png")
+    data = load_image_folder(tmp_path / "shapes", size=28, randaugment=0)
+    recipe = dataclasses.replace(SHORT, model="mnist/quick", epochs=10, batch_size=20, validation=20, shift=0)
+    model, _ = training.train(recipe, data=data, out=tmp_path / "run", progress=False, device="cpu")
+    report = evaluate(model, data)
+    assert report.accuracy > 0.8
+
+    files = [os.fsdecode(path) for path in data.test.paths]
+    main(["predict", str(tmp_path / "run"), *files])
+    called = [called for called, _ in predictions(capsys.readouterr().out).values()]
+    assert called == [data.class_names[i] for i in report.predictions]
+
+    sentence = stop("evaluate", tmp_path / "run")
+    assert_told(sentence, "shapes", "--data FOLDER")
+    main(["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "shapes"), "--device", "cpu"])
+    metrics = json.loads((tmp_path / "run" / "metrics-shapes.json").read_text())
+    assert metrics["confusion_matrix"] == report.confusion_matrix.tolist()
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_ones_own_digits_are_evaluated_in_folders_named_as_the_classes(mnist, tmp_path, capsys):
+    for i in range(6):
+        folder = tmp_path / "mine" / str(mnist.test.labels[i].item())
+        folder.mkdir(parents=True, exist_ok=True)
+        draw("side light", mnist.test.images[i, 0].numpy(), folder / str(i), np.random.default_rng(i))
+    main(["evaluate", "mnist", "--data", str(tmp_path / "mine"), "--device", "cpu"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("accuracy 100.00%")
+    (tmp_path / "mine" / "0").rename(tmp_path / "mine" / "nought")
+    assert_told(stop("evaluate", "mnist", "--data", tmp_path / "mine"), "nought", "0, 1, 2, 3")
 
 
 @pytest.mark.parametrize("arguments", [[], ["train"], ["evaluate"], ["predict", "dir"], ["fly"],

@@ -93,7 +93,7 @@ def ruled(shape, every, squared=False, strength=0.25):
     return lines
 
 
-def on_table(ink, rng, degrees=0.0, table=0.15, texture=0.0, margin=0.1):
+def on_table(ink, rng, degrees=0.0, table=0.15, texture=0.0, margin=0.1, lamp=None):
     """A sheet with the ink on it, on a dark table."""
     side = ink.shape[0]
     border = round(side * margin)
@@ -105,7 +105,10 @@ def on_table(ink, rng, degrees=0.0, table=0.15, texture=0.0, margin=0.1):
     field = turned(field, degrees)
     down, _ = coordinates(sheet.shape)
     wood = table * (1 + texture * np.sin(60 * down + rng.normal(0, 0.3, sheet.shape)))
-    seen = sheet * (0.94 - 0.8 * field) + (1 - sheet) * wood + rng.normal(0, 0.01, sheet.shape)
+    seen = sheet * (0.94 - 0.8 * field) + (1 - sheet) * wood
+    if lamp:
+        seen = seen * light_from(lamp, sheet.shape, weakest=0.45)
+    seen = seen + rng.normal(0, 0.01, sheet.shape)
     return grey(np.rint(np.clip(seen, 0, 1) * 255).astype(np.uint8))
 
 
@@ -173,6 +176,7 @@ INK = {  # every kind of picture: its file's ending and what is drawn, of a digi
     "as in MNIST, ten times as large": ("png", lambda d, r: grey(d).resize(SQUARE, Image.Resampling.NEAREST)),
     "sheet on a table": ("jpg", lambda d, r: on_table(ink_of(d), r)),
     "turned sheet on a table": ("jpg", lambda d, r: on_table(ink_of(d), r, degrees=9, margin=0.25)),
+    "sheet on a table, side light": ("jpg", lambda d, r: on_table(ink_of(d), r, degrees=5, margin=0.2, lamp="left")),
     "sheet on wood": ("jpg", lambda d, r: on_table(ink_of(d), r, degrees=-4, table=0.3, texture=0.3, margin=0.3)),
 }  # fmt: skip
 
