@@ -26,6 +26,8 @@ def parser():
     train = commands.add_parser("train", help="train by a recipe and write the run to a folder")
     train.add_argument("--recipe", default="minute", help="a recipe's name (default: minute)")
     train.add_argument("--out", required=True, type=Path, help="the folder of the run")
+    train.add_argument("--data", type=Path, metavar="FOLDER", help="images of your own: a folder with train and val, "
+                       "each with one folder a class (default: the recipe's data set)")  # fmt: skip
     train.add_argument("--seed", type=int, default=0, help="decides weights, order and augmentation (default: 0)")
     train.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
@@ -75,14 +77,25 @@ def run_train(options):
     from mixer_utils.recipes import changed
     from mixer_utils.training import train
 
-    _, history = train(changed(options.recipe, options.set), seed=options.seed, device=options.device, out=options.out,
+    recipe = changed(options.recipe, options.set)
+    data = folder_for(options.data, recipe) if options.data is not None else None
+    _, history = train(recipe, data=data, seed=options.seed, device=options.device, out=options.out,
                        resume=options.resume, tensorboard=options.tensorboard, compile=options.compile)  # fmt: skip
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes is enough to tell
     for epoch, accuracy in enumerate(history.epochs["validation_accuracy"], 1):
         print(f"epoch {epoch:2}: training loss {history.epochs['train_loss'][epoch - 1]:.4f}, "
               f"validation accuracy {accuracy:.2%}")  # fmt: skip
-    print(f"{history.train_seconds:.1f} s of training. Next: python -m mixer_utils evaluate {options.out}")
+    same_data = f" --data {options.data}" if options.data is not None else ""
+    print(f"{history.train_seconds:.1f} s of training. Next: python -m mixer_utils evaluate {options.out}{same_data}")
+
+
+def folder_for(folder, recipe):
+    """The Dataset of a folder of images, at the size that the recipe's model is made for."""
+    from mixer_utils.data import load_image_folder
+    from mixer_utils.model import CONFIGS
+
+    return load_image_folder(folder, CONFIGS.get(recipe.model, {}).get("image_size", 28))
 
 
 def run_evaluate(options):

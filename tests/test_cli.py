@@ -334,6 +334,21 @@ def test_predict_and_evaluate_read_the_same_files_alike(tmp_path, capsys):
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
+def test_train_takes_a_folder_of_images(tmp_path, capsys):
+    for part, count in (("train", 8), ("val", 2)):
+        for name, grey in (("dark", 40), ("light", 210)):
+            (tmp_path / "greys" / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (40, 30), (grey + i,) * 3).save(tmp_path / "greys" / part / name / f"{i}.png")
+    options = [f"--set={setting}" for setting in ("model=mnist/quick", "batch_size=4", "validation=4", "epochs=1")]
+    command = ["train", "--recipe", "digits", "--data", str(tmp_path / "greys"), "--device", "cpu", *options]
+    main([*command, "--out", str(tmp_path / "run")])
+    assert capsys.readouterr().out.endswith(f"evaluate {tmp_path / 'run'} --data {tmp_path / 'greys'}\n")
+    model = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    assert (model.about["class_names"], model.about["pictures"]) == (["dark", "light"], "crop")
+    assert model.image_shape == (3, 28, 28)
+
+
 def test_ones_own_digits_are_evaluated_in_folders_named_as_the_classes(mnist, tmp_path, capsys):
     for i in range(6):
         folder = tmp_path / "mine" / str(mnist.test.labels[i].item())
