@@ -1,6 +1,7 @@
 """The command line: python -m mixer_utils train | evaluate | predict | explorer | grade."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -22,11 +23,14 @@ def parser():
     commands = top.add_subparsers(required=True, metavar="train | evaluate | predict | explorer | grade")
 
     train = commands.add_parser("train", help="train by a recipe and write the run to a folder")
-    train.add_argument("--recipe", default="minute", help="a recipe's name (default: minute)")
+    train.add_argument("--recipe", help="a recipe's name (default: minute; with --more-epochs, the finished run's)")
     train.add_argument("--out", required=True, type=Path, help="the folder of the run")
-    train.add_argument("--seed", type=int, default=0, help="decides weights, order and augmentation (default: 0)")
+    train.add_argument("--seed", type=int, help="decides weights, order and augmentation (default: 0; with "
+                       "--more-epochs, one more than the finished run's)")  # fmt: skip
     train.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
+    train.add_argument("--more-epochs", type=int, metavar="N", help="train the model of the finished run in --out for "
+                       "N more epochs, as a new run beside it")  # fmt: skip
     train.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one value of the recipe"
     )
@@ -66,14 +70,42 @@ def run_train(options):
     from mixer_utils.recipes import changed
     from mixer_utils.training import train
 
-    _, history = train(changed(options.recipe, options.set), seed=options.seed, device=options.device, out=options.out,
+    recipe, seed, model, out = options.recipe or "minute", 0, None, options.out
+    if options.more_epochs is not None:
+        recipe, seed, model, out = longer(options)
+    seed = seed if options.seed is None else options.seed
+    _, history = train(changed(recipe, options.set), model=model, seed=seed, device=options.device, out=out,
                        resume=options.resume, tensorboard=options.tensorboard, compile=options.compile)  # fmt: skip
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes is enough to tell
     for epoch, accuracy in enumerate(history.epochs["validation_accuracy"], 1):
         print(f"epoch {epoch:2}: training loss {history.epochs['train_loss'][epoch - 1]:.4f}, "
               f"validation accuracy {accuracy:.2%}")  # fmt: skip
-    print(f"{history.train_seconds:.1f} s of training. Next: python -m mixer_utils evaluate {options.out}")
+    print(f"{history.train_seconds:.1f} s of training. Next: python -m mixer_utils evaluate {out}")
+
+
+def longer(options):
+    """Recipe, seed, model and folder of a run that trains the model of a finished one for more epochs.
+
+    It is a new run, with a schedule of its own: at the end of the finished one the learning rate has come down to zero.
+    Raises ValueError for a run that is not finished, or whose data its recipe does not name.
+    """
+    from mixer_utils.recipes import Recipe, find_recipe
+
+    model, about = load_run(options.out)
+    recipe = Recipe(**about["recipe"])
+    steps = recipe.epochs * about["steps_per_epoch"]
+    if about["steps"] < steps:
+        raise ValueError(f"{options.out} stopped after step {about['steps']} of {steps}: go on with --resume first.")
+    if about["dataset"] != recipe.dataset:
+        raise ValueError(
+            f"{options.out} was trained on {about['dataset']}, and its recipe names {recipe.dataset}: train it for "
+            "longer from Python, with model=load_checkpoint(...), data= and another out."
+        )
+    if options.recipe is not None:
+        recipe = find_recipe(options.recipe)
+    folder = Path(f"{options.out}+{options.more_epochs}")
+    return dataclasses.replace(recipe, epochs=options.more_epochs), about["seed"] + 1, model, folder
 
 
 def run_evaluate(options):
