@@ -8,6 +8,7 @@ import pytest
 import torch
 from told import assert_told
 from torch import nn
+from traitlets import TraitError
 
 from mixer_utils import (
     MlpMixer,
@@ -17,6 +18,7 @@ from mixer_utils import (
     at_higher_resolution,
     create_mixer,
     evaluate,
+    exercises,
     load_checkpoint,
     load_image_folder,
     save_checkpoint,
@@ -27,6 +29,7 @@ from mixer_utils import (
 from mixer_utils.checkpoints import check_loadable, write_tensors
 from mixer_utils.evaluation import predict_logits
 from mixer_utils.training import TrainingError
+from mixer_utils.widgets import draw_digit
 
 TINY = Recipe("tiny", dataset="digits", epochs=1, batch_size=50, validation=60)
 
@@ -393,6 +396,23 @@ def test_other_whole_numbers_may_be_numpy_s_too(tiny_mixer, few_digits, tmp_path
         (tmp_path / split / "a").mkdir(parents=True)
         (tmp_path / split / "a" / "x.png").write_bytes(b"")
     assert load_image_folder(tmp_path, randaugment=np.int64(3)).train.randaugment == 3
+
+
+def test_a_view_s_traits_and_a_guess_may_be_numpy_s_too(tiny_mixer, monkeypatch, tmp_path, capsys):
+    view = draw_digit(tiny_mixer(), data=False)
+    view.patch = np.int64(3)
+    view.hidden = [np.int64(1), np.int32(2)]
+    view.start = np.int64(-1)
+    assert (view.patch, view.hidden, view.start) == (3, [1, 2], -1)
+    assert {type(value) for value in (view.patch, view.start, *view.hidden)} == {int}
+    with pytest.raises(TraitError):
+        view.patch = np.int64(4)
+    with pytest.raises(TraitError):
+        view.patch = 1.5
+    monkeypatch.setenv("MIXER_EXERCISES", str(tmp_path / "record.json"))
+    monkeypatch.setattr(exercises.record, "SESSION", {"exercises": {}, "predictions": {}})
+    exercises.predict("05.2", np.int64(2))
+    assert json.loads((tmp_path / "record.json").read_text())["predictions"]["05.2"] == {"guess": 2}
 
 
 def test_a_seed_that_is_no_whole_number_is_refused(few_digits):
