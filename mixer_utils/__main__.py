@@ -74,10 +74,14 @@ def run_train(options):
     if options.more_epochs is not None:
         recipe, seed, model, out = longer(options)
     seed = seed if options.seed is None else options.seed
+    written = out / "history.json"
+    before = json.loads(written.read_bytes()) if options.resume and written.is_file() else None
     _, history = train(changed(recipe, options.set), model=model, seed=seed, device=options.device, out=out,
                        resume=options.resume, tensorboard=options.tensorboard, compile=options.compile)  # fmt: skip
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes is enough to tell
+    if dataclasses.asdict(history) == before:  # nothing was left to train
+        print(f"{out} was finished before: --more-epochs N trains its model for longer, as a new run.")
     for epoch, accuracy in enumerate(history.epochs["validation_accuracy"], 1):
         print(f"epoch {epoch:2}: training loss {history.epochs['train_loss'][epoch - 1]:.4f}, "
               f"validation accuracy {accuracy:.2%}")  # fmt: skip

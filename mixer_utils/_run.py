@@ -243,11 +243,6 @@ def load_state(run):
     run.history.epochs = about["history"]["epochs"]
     run.first_epoch = len(run.history.epochs["seconds"])
     run.step = run.first_epoch * run.steps_per_epoch
-    if run.first_epoch == run.recipe.epochs and run.processes.first:
-        print(
-            f"{run.out} is finished, after {run.first_epoch} epochs: to train its model for longer, start a new run "
-            "from it (--more-epochs N; in Python, train with model=load_checkpoint(...) and another out)."
-        )
 
 
 def read_state(out):

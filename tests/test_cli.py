@@ -229,9 +229,7 @@ def test_resuming_a_finished_run_says_how_to_train_it_for_longer(finished_here, 
     command = ["train", "--recipe", "digits", "--out", str(finished_here), "--seed", "3", "--device", "cpu", "--resume"]
     main(command)
     first = capsys.readouterr().out.splitlines()[0]
-    assert_told(
-        first, f"{finished_here} is finished", "after 3 epochs", "--more-epochs N", "model=load_checkpoint(...)"
-    )
+    assert_told(first, f"{finished_here} was finished before", "--more-epochs N", "as a new run")
     assert_told(stop(*command, "--set", "epochs=5"), "(epochs 3, not 5)", "another out", "--more-epochs N")
     assert "--more-epochs" not in stop(*command, "--set", "epochs=2")
 
