@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "_files": ("MixerError",),
-    "model": ("MlpMixer", "MixerBlock", "MlpBlock", "PatchEmbedding", "CONFIGS", "create_mixer"),
+    "model": ("MlpMixer", "MixerBlock", "MlpBlock", "PatchEmbedding", "CONFIGS", "create_mixer", "with_classes"),
     "data": ("load_dataset", "load_image_folder", "Dataset", "Split", "DataError"),
     "checkpoints": ("save_checkpoint", "load_checkpoint", "CheckpointError"),
     "official": ("load_official_npz", "save_official_npz", "load_timm"),

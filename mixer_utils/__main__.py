@@ -1,6 +1,7 @@
 """The command line: python -m mixer_utils train | evaluate | predict | explorer | grade."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -24,13 +25,16 @@ def parser():
     commands = top.add_subparsers(required=True, metavar="train | evaluate | predict | explorer | grade")
 
     train = commands.add_parser("train", help="train by a recipe and write the run to a folder")
-    train.add_argument("--recipe", default="minute", help="a recipe's name (default: minute)")
+    train.add_argument("--recipe", help="a recipe's name (default: minute; with --more-epochs, the finished run's)")
     train.add_argument("--out", required=True, type=Path, help="the folder of the run")
     train.add_argument("--data", type=Path, metavar="FOLDER", help="images of your own: a folder with train and val, "
                        "each with one folder a class (default: the recipe's data set)")  # fmt: skip
-    train.add_argument("--seed", type=int, default=0, help="decides weights, order and augmentation (default: 0)")
+    train.add_argument("--seed", type=int, help="decides weights, order and augmentation (default: 0; with "
+                       "--more-epochs, one more than the finished run's)")  # fmt: skip
     train.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     train.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
+    train.add_argument("--more-epochs", type=int, metavar="N", help="train the model of the finished run in --out for "
+                       "N more epochs, as a new run beside it")  # fmt: skip
     train.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one value of the recipe"
     )
@@ -77,17 +81,25 @@ def run_train(options):
     from mixer_utils.recipes import changed
     from mixer_utils.training import train
 
-    recipe = changed(options.recipe, options.set)
+    recipe, seed, model, out = options.recipe or "minute", 0, None, options.out
+    if options.more_epochs is not None:
+        recipe, seed, model, out = longer(options)
+    recipe = changed(recipe, options.set)
     data = folder_for(options.data, recipe) if options.data is not None else None
-    _, history = train(recipe, data=data, seed=options.seed, device=options.device, out=options.out,
+    seed = seed if options.seed is None else options.seed
+    written = out / "history.json"
+    before = json.loads(written.read_bytes()) if options.resume and written.is_file() else None
+    _, history = train(recipe, data=data, model=model, seed=seed, device=options.device, out=out,
                        resume=options.resume, tensorboard=options.tensorboard, compile=options.compile)  # fmt: skip
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes is enough to tell
+    if dataclasses.asdict(history) == before:  # nothing was left to train
+        print(f"{out} was finished before: --more-epochs N trains its model for longer, as a new run.")
     for epoch, accuracy in enumerate(history.epochs["validation_accuracy"], 1):
         print(f"epoch {epoch:2}: training loss {history.epochs['train_loss'][epoch - 1]:.4f}, "
               f"validation accuracy {accuracy:.2%}")  # fmt: skip
     same_data = f" --data {options.data}" if options.data is not None else ""
-    print(f"{history.train_seconds:.1f} s of training. Next: python -m mixer_utils evaluate {options.out}{same_data}")
+    print(f"{history.train_seconds:.1f} s of training. Next: python -m mixer_utils evaluate {out}{same_data}")
 
 
 def folder_for(folder, recipe):
@@ -96,6 +108,30 @@ def folder_for(folder, recipe):
     from mixer_utils.model import CONFIGS
 
     return load_image_folder(folder, CONFIGS.get(recipe.model, {}).get("image_size", 28))
+
+
+def longer(options):
+    """Recipe, seed, model and folder of a run that trains the model of a finished one for more epochs.
+
+    It is a new run, with a schedule of its own: at the end of the finished one the learning rate has come down to zero.
+    Raises ValueError for a run that is not finished, or whose data its recipe does not name.
+    """
+    from mixer_utils.recipes import Recipe, find_recipe
+
+    model, about = load_run(options.out)
+    recipe = Recipe(**about["recipe"])
+    steps = recipe.epochs * about["steps_per_epoch"]
+    if about["steps"] < steps:
+        raise ValueError(f"{options.out} stopped after step {about['steps']} of {steps}: go on with --resume first.")
+    if options.data is None and about["dataset"] != recipe.dataset:
+        raise ValueError(
+            f"{options.out} was trained on {about['dataset']}, and its recipe names {recipe.dataset}: say where its "
+            "images are, --data FOLDER."
+        )
+    if options.recipe is not None:
+        recipe = find_recipe(options.recipe)
+    folder = Path(f"{options.out}+{options.more_epochs}")
+    return dataclasses.replace(recipe, epochs=options.more_epochs), about["seed"] + 1, model, folder
 
 
 def run_evaluate(options):

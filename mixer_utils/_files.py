@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -89,6 +90,13 @@ def checksum(path, kind):
     """A file's checksum in hexadecimal; ``kind`` is hashlib's name of it: "md5", "sha256"."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+
+
+def one_line(error):
+    """What an error says, as one line to be put into a sentence: without a terminal's colours, not too long."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(error))
+    text = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(text.split())[:300].rstrip(".: ") or type(error).__name__
 
 
 # --- downloads --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mixer_utils._files import CheckpointError, MixerError, make_folder, write_atomically
+from mixer_utils._files import CheckpointError, MixerError, make_folder, one_line, write_atomically
 from mixer_utils.checkpoints import read_tensors, save_checkpoint, write_tensors
 from mixer_utils.evaluation import loss_and_accuracy
 from mixer_utils.snapshots import Snapshots
@@ -181,14 +181,18 @@ def fingerprint(data):
     return f"{data.name}, {hashlib.sha256(data.train.labels.numpy().tobytes()).hexdigest()[:16]}"
 
 
-def save_model(run):
-    """What a run leaves when it ends: model.safetensors and history.json."""
-    about = run.about | {
+def about_model(run):
+    """What is known of the model that a run leaves."""
+    return run.about | {
         "steps": run.step, "mean": run.data.mean, "std": run.data.std, "class_names": run.data.class_names,
         "pictures": run.data.pictures,
         "train_seconds": run.history.train_seconds, "images_per_second": run.history.images_per_second,
     }  # fmt: skip
-    save_checkpoint(run.model, Path(run.out) / "model.safetensors", **about)
+
+
+def save_model(run):
+    """What a run leaves when it ends: model.safetensors and history.json."""
+    save_checkpoint(run.model, Path(run.out) / "model.safetensors", **about_model(run))
     write_atomically(Path(run.out) / "history.json", json.dumps(dataclasses.asdict(run.history)).encode())
 
 
@@ -218,8 +222,12 @@ def load_state(run):
     saved = {**about["recipe"], **{key: about.get(key) for key in ("seed", "data")}}
     other = [f"{key} {saved.get(key)!r}, not {value!r}" for key, value in asked.items() if saved.get(key) != value]
     if other:
+        longer = (
+            "; --more-epochs N trains a finished run for longer" if asked["epochs"] > saved.get("epochs", 0) else ""
+        )
         raise TrainingError(
-            f"{path} is of another run ({'; '.join(other)}): give the same recipe, seed and data, or another out."
+            f"{path} is of another run ({'; '.join(other)}): give the same recipe, seed and data, or another "
+            f"out{longer}."
         )
     try:
         run.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
@@ -250,8 +258,8 @@ def read_state(out):
             _, about = read_tensors(previous)
             epoch = len(about["history"]["epochs"]["seconds"])
             raise TrainingError(
-                f"{latest} is damaged, but {previous.name} beside it, of epoch {epoch}, is good: delete {latest.name} "
-                f"and resume again to go on from there."
+                f"{latest} cannot be read, but {previous.name} beside it, of epoch {epoch}, is good: move "
+                f"{latest.name} away and resume again to go on from there."
             ) from error
         raise
 
@@ -269,6 +277,21 @@ def out_of_memory_explained(batch_size, device):
         raise TrainingError(
             f"{batch_size} images a step do not fit into the memory of {device}: try batch_size={less}, or a smaller "
             f"model (dataclasses.replace(recipe, batch_size={less}), or --set batch_size={less})."
+        ) from error
+
+
+@contextlib.contextmanager
+def compiler_explained():
+    """Say why torch.compile does not work here, and what to do: its own errors are a page long."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = one_line(getattr(error, "inner_exception", error))[:160]
+        raise TrainingError(
+            f"torch.compile does not work here ({reason}): install a C++ compiler (g++ or clang), or leave "
+            "compile=True (--compile) away."
         ) from error
 
 

@@ -12,6 +12,7 @@ on where it ended.
 
 import dataclasses
 import gzip
+import numbers
 import os
 import tarfile
 from pathlib import Path
@@ -84,6 +85,15 @@ class Dataset:
     std: tuple[float, ...]
     pictures: str = "stretch"
 
+    def __post_init__(self):
+        # As a run's file holds them, whatever they were given as: NumPy's numbers, a tensor, a range.
+        for name, values in {
+            "class_names": map(str, self.class_names),
+            "mean": np.atleast_1d(self.mean).tolist(),
+            "std": np.atleast_1d(self.std).tolist(),
+        }.items():
+            object.__setattr__(self, name, tuple(values))
+
     @property
     def image_shape(self):
         """(in_channels, H, W)."""
@@ -143,7 +153,7 @@ def load_image_folder(root, size=224, randaugment=15):
 
     Raises DataError, before any image is read, where a folder is missing or empty or the classes are not the same.
     """
-    if not isinstance(randaugment, int) or not 0 <= randaugment <= 30:
+    if not isinstance(randaugment, numbers.Integral) or not 0 <= randaugment <= 30:
         raise ValueError(f"randaugment is {randaugment!r}: it must be a whole number from 0 (none) to 30.")
     root = Path(root).expanduser().absolute()
     check_splits(root)

@@ -257,6 +257,7 @@ def framed(digit, box=20, size=28, by_mass=True):
 
 
 def to_uint8(shares):
+    """Numbers from 0 to 1 as uint8, 0 to 255."""
     return np.rint(shares * 255).astype(np.uint8)
 
 

@@ -6,15 +6,19 @@ Read ``train``, then ``follow``, the loop; everything else in this file is somet
 import dataclasses
 import functools
 import math
+import numbers
 import time
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
+from mixer_utils._departures import uncompiled
 from mixer_utils._processes import Processes, joined_processes
 from mixer_utils._run import (
     TrainingError,
+    about_model,
+    compiler_explained,
     fingerprint,
     load_state,
     not_finite,
@@ -23,7 +27,9 @@ from mixer_utils._run import (
     prepare_folder,
     save_model,
 )
+from mixer_utils._split_check import checked
 from mixer_utils.augmentation import AFFINE_NUMBERS, SHIFT_NUMBERS, mixup, random_affine, random_shift
+from mixer_utils.checkpoints import check_loadable
 from mixer_utils.data import Dataset, Split, load_dataset
 from mixer_utils.devices import autocast, keep_freed_memory, pick_device, replayed
 from mixer_utils.evaluation import loss_and_accuracy, predict_logits
@@ -40,32 +46,40 @@ def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=
     """Train a Mixer and return ``(model, history)``, the model in eval mode on the device it was trained on.
 
     recipe: a name in ``RECIPES`` or a Recipe. data: a Dataset, else the one that the recipe names. model: any module
-    that maps (B, in_channels, H, W) to logits, trained in place, else the recipe's Mixer. seed: decides weights, order
-    and augmentation. device: "auto", "cpu", "cuda" or "mps". out: a folder for model.safetensors, history.json and,
-    after every epoch, resume.safetensors, from which ``resume=True`` goes on to the very weights of a run that was
-    never interrupted. progress: show a bar. tensorboard: a folder for TensorBoard's logs. compile: torch.compile the
-    model first. snapshots: a Snapshots, filled along the run with the token-mixing weights and the validation accuracy;
-    a resumed run's hold only what comes from there on. Ctrl-C ends the run after the current step and keeps what
-    was learned. Under torchrun, every process takes its share of each batch.
+    that maps (B, in_channels, H, W) to logits, trained in place, else the recipe's Mixer; of a compiled one, the module
+    that was compiled is trained, saved and returned. seed: decides weights, order and augmentation. device: "auto",
+    "cpu", "cuda" or "mps". out: a folder for model.safetensors, history.json and, after every epoch,
+    resume.safetensors, from which ``resume=True`` goes on to the very weights of a run that was never interrupted.
+    progress: show a bar. tensorboard: a folder for TensorBoard's logs. compile: torch.compile the model first.
+    snapshots: a Snapshots, filled along the run with the token-mixing weights and the validation accuracy; a resumed
+    run's hold only what comes from there on. Ctrl-C ends the run after the current step and keeps what was learned.
+    Under torchrun, every process takes its share of each batch.
 
     The test images are never read here. Raises TrainingError for a loss that is not finite, a batch that the GPU's
     memory cannot hold or a folder that cannot be resumed, DeviceError for a device that is not there or a process that
-    is lost, ValueError for an unknown recipe, a model that is not for this data, or snapshots of one not an MlpMixer.
+    is lost, ValueError for an unknown recipe, images or labels that are not as in ``Split``, a model that is not for
+    this data or could not be saved as ``out`` asks, or snapshots of one not an MlpMixer.
     """
     recipe = find_recipe(recipe)
+    if not isinstance(seed, numbers.Integral):
+        raise ValueError(f"seed is {seed!r}: it must be a whole number.")
     device = pick_device(device)
     if device.type == "cpu":
         keep_freed_memory()
     with joined_processes() as processes:
         if out is not None and processes.first:
             prepare_folder(out, resume)
-        run = prepare(recipe, data, model, seed, processes.device(device), processes, out)
+        run = prepare(recipe, data, model, int(seed), processes.device(device), processes, out)
         if resume:
             load_state(run)
-        follow(run, make_update(run, compile), observers_of(run, progress, tensorboard, snapshots))
+        given_compiled = uncompiled(model) is not model
+        forward = model if given_compiled else torch.compile(run.model) if compile else run.model
+        follow(run, make_update(run, forward), observers_of(run, progress, tensorboard, snapshots))
         run.model.eval()
         if out is not None and processes.first:
             save_model(run)
+        if about_of(run.model):  # what a file said of it is no longer so
+            run.model.about = about_model(run)
         return run.model, run.history
 
 
@@ -83,7 +97,7 @@ def follow(run, update, observers):
             for images, targets, labels in batches(run, epoch):
                 learning_rate = recipe.learning_rate_at(run.step, run.steps)
                 set_learning_rate(run.optimizers, learning_rate)
-                with out_of_memory_explained(run.batch_size, run.device):
+                with out_of_memory_explained(run.batch_size, run.device), compiler_explained():
                     loss, accuracy = run.averaged(update(images, targets, labels))
                 run.step += 1
                 record = {"loss": loss, "accuracy": accuracy, "learning_rate": learning_rate}
@@ -165,6 +179,7 @@ class Run:
     processes: Processes
     out: Path | None
     optimizers: list
+    started_from: dict  # what is known of the weights that the model came with; empty where the run drew its own
     history: History = dataclasses.field(default_factory=History)
     step: int = 0
     first_epoch: int = 0
@@ -193,9 +208,10 @@ class Run:
     @property
     def about(self):
         """What is kept beside everything that the run leaves behind."""
-        return {"recipe": dataclasses.asdict(self.recipe), "seed": self.seed, "dataset": self.data.name,
-                "steps_per_epoch": self.steps_per_epoch, "device": str(self.device),
-                "processes": self.processes.size, "torch_version": torch.__version__}  # fmt: skip
+        about = {"recipe": dataclasses.asdict(self.recipe), "seed": self.seed, "dataset": self.data.name,
+                 "steps_per_epoch": self.steps_per_epoch, "device": str(self.device),
+                 "processes": self.processes.size, "torch_version": torch.__version__}  # fmt: skip
+        return {**about, "started_from": self.started_from} if self.started_from else about
 
     def averaged(self, measured):
         """The loss and the accuracy of a step over all processes, as numbers; they learn, too, whether to stop."""
@@ -207,13 +223,21 @@ class Run:
 
 def prepare(recipe, data, model, seed, device, processes, out):
     """The Run, before its first step."""
-    data = data or load_dataset(recipe.dataset)
-    training, validation = (split.to(device) for split in hold_out(data.train, recipe.validation))
+    data = load_dataset(recipe.dataset) if data is None else data
+    split = checked(data.train, data, "the training split")
+    training, validation = (part.to(device) for part in hold_out(split, recipe.validation))
     torch.manual_seed(seed)
-    model = (model or mixer_for(recipe, data)).to(device)
+    model = mixer_for(recipe, data) if model is None else uncompiled(model)
+    model = model.to(device)
     check_fits(model, data, out)
     optimizers = make_optimizers(model, recipe)
-    return Run(recipe, data, training, validation, model, seed, device, processes, out, optimizers)
+    started_from = {key: value for key, value in about_of(model).items() if key not in ("model", "class_names")}
+    return Run(recipe, data, training, validation, model, seed, device, processes, out, optimizers, started_from)
+
+
+def about_of(model):
+    """What the file said that a Mixer was loaded from, as ``load_checkpoint`` notes it; empty for other models."""
+    return getattr(model, "about", {}) if isinstance(model, MlpMixer) else {}
 
 
 def hold_out(split, count):
@@ -264,6 +288,14 @@ def check_fits(model, data, out):
         raise ValueError(
             f"out= saves an MlpMixer, and this model is a {type(model).__name__}: leave out= away and save it yourself."
         )
+    if out is not None:
+        check_loadable(model)
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()} - {torch.float32}
+    if dtypes:
+        raise ValueError(
+            f"The model's weights are {', '.join(map(str, dtypes))}, and float32 is trained, with products in bfloat16 "
+            "where that is a gain: give model.float()."
+        )
     found = tuple(predict_logits(model, torch.zeros(1, *data.image_shape, dtype=torch.uint8), data).shape)
     if found != (1, len(data.class_names)):
         raise ValueError(
@@ -304,13 +336,15 @@ def augment(images, labels, numbers, recipe, data, seed):
     return images, labels
 
 
-def make_update(run, compile):
+def make_update(run, forward):
     """The function that does one step: (images, targets, labels) -> tensor of loss and accuracy, on one batch.
+
+    ``forward`` is the run's model, or what torch.compile made of it.
 
     On CUDA it is recorded once and replayed: a small Mixer's step is some 500 launches that take longer than the work.
     """
     recipe = run.recipe
-    forward = run.processes.parallel(torch.compile(run.model) if compile else run.model)
+    forward = run.processes.parallel(forward)
 
     def update(images, targets, labels):
         with autocast(run.device):

@@ -15,7 +15,16 @@ from PIL import Image, ImageDraw
 from told import assert_told
 
 from benchmarks.drawn import draw
-from mixer_utils import CONFIGS, RECIPES, _run, evaluate, load_checkpoint, load_image_folder, training
+from mixer_utils import (
+    CONFIGS,
+    RECIPES,
+    _run,
+    evaluate,
+    load_checkpoint,
+    load_image_folder,
+    save_checkpoint,
+    training,
+)
 from mixer_utils.__main__ import answer, main
 from mixer_utils.data import read_image
 
@@ -176,6 +185,76 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(finished, tmp_path, monke
     assert capsys.readouterr().out.count("epoch ") == 3
 
 
+# --- for longer -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished_here(finished, tmp_path):
+    """A copy of the finished run, in a folder that may be written."""
+    return shutil.copytree(finished, tmp_path / "runs" / "digits")
+
+
+def test_a_finished_run_is_trained_for_longer_as_a_new_run_from_its_weights(finished_here, monkeypatch, capsys):
+    before = {path.name: path.read_bytes() for path in finished_here.iterdir()}
+    main(["train", "--out", str(finished_here), "--more-epochs", "2", "--set", "learning_rate=0", "--device", "cpu"])
+    longer = finished_here.parent / "digits+2"
+    model, old = (load_checkpoint(folder / "model.safetensors") for folder in (longer, finished_here))
+    for name, weight in old.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight), name  # at a rate of zero nothing moves
+    expected = dataclasses.asdict(SHORT) | {"epochs": 2, "learning_rate": 0.0}
+    assert model.about["recipe"] == expected and model.about["steps"] == 12
+    assert model.about["seed"] == 4  # the next one: other batches than in the finished run
+    assert model.about["started_from"]["recipe"] == dataclasses.asdict(SHORT)
+    assert (model.about["started_from"]["seed"], model.about["started_from"]["steps"]) == (3, 18)
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"Next: python -m mixer_utils evaluate {longer}")
+    assert {path.name: path.read_bytes() for path in finished_here.iterdir()} == before
+
+
+def test_a_run_for_longer_has_a_schedule_of_its_own_and_takes_other_settings(finished_here):
+    main(["train", "--out", str(finished_here), "--more-epochs", "1", "--seed", "9", "--recipe", "digits",
+          "--set", "learning_rate=0.001", "--device", "cpu"])  # fmt: skip
+    folder = finished_here.parent / "digits+1"
+    rates = json.loads((folder / "history.json").read_text())["steps"]["learning_rate"]
+    recipe = dataclasses.replace(SHORT, epochs=1, learning_rate=0.001)
+    assert rates == [recipe.learning_rate_at(step, 6) for step in range(6)]
+    assert load_checkpoint(folder / "model.safetensors").about["seed"] == 9
+
+
+def test_a_run_that_is_not_finished_or_on_other_data_is_not_trained_for_longer(finished_here, tmp_path):
+    path = finished_here / "model.safetensors"
+    model = load_checkpoint(path)
+    about = {key: value for key, value in model.about.items() if key != "model"}
+    save_checkpoint(model, path, **{**about, "steps": 17})
+    sentence = stop("train", "--out", finished_here, "--more-epochs", 2)
+    assert_told(sentence, f"{finished_here} stopped after step 17 of 18", "--resume first")
+    save_checkpoint(model, path, **{**about, "dataset": "letters"})
+    sentence = stop("train", "--out", finished_here, "--more-epochs", 2)
+    assert_told(sentence, "was trained on letters", "names digits", "--data FOLDER")
+    save_checkpoint(model, path, **about)
+    assert "epochs is 0" in stop("train", "--out", finished_here, "--more-epochs", 0)
+    assert [path.name for path in finished_here.parent.iterdir()] == ["digits"]
+
+
+def test_resuming_a_finished_run_says_how_to_train_it_for_longer(finished_here, capsys):
+    command = ["train", "--recipe", "digits", "--out", str(finished_here), "--seed", "3", "--device", "cpu", "--resume"]
+    main(command)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert_told(first, f"{finished_here} was finished before", "--more-epochs N", "as a new run")
+    assert_told(stop(*command, "--set", "epochs=5"), "(epochs 3, not 5)", "another out", "--more-epochs N")
+    assert "--more-epochs" not in stop(*command, "--set", "epochs=2")
+
+
+def test_compiling_without_a_compiler_ends_in_one_sentence(tmp_path, monkeypatch):
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    def forward(images):
+        raise InvalidCxxCompiler()
+
+    monkeypatch.setattr(torch, "compile", lambda model: forward)
+    sentence = stop("train", "--recipe", "digits", "--out", tmp_path, "--device", "cpu", "--compile")
+    assert_told(sentence, "torch.compile does not work here", "C++ compiler", "g++", "--compile", "away")
+
+
 # --- errors ------------------------------------------------------------------------------------------------
 
 
@@ -228,8 +307,6 @@ def test_a_damaged_run_ends_in_one_sentence(finished, tmp_path):
 
 
 def test_a_model_that_no_recipe_made_ends_in_one_sentence(tmp_path, tiny_mixer):
-    from mixer_utils import save_checkpoint
-
     save_checkpoint(tiny_mixer(), tmp_path / "model.safetensors")
     assert "was not written by `train --out`: it names no recipe" in stop("evaluate", tmp_path)
 

@@ -222,9 +222,10 @@ def test_a_damaged_or_missing_file_is_told(taken, tmp_path):
         Snapshots.load(path)
     taken.save(path)
     whole = path.read_bytes()
-    for damaged in (whole[:-1], whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]):
+    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+    for damaged, told in [(whole[:-1], "is a safetensors file, but cannot be read"), (flipped, "is damaged")]:
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="is damaged"):
+        with pytest.raises(CheckpointError, match=told):
             Snapshots.load(path)
 
 

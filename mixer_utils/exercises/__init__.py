@@ -107,7 +107,7 @@ def predict(number, guess=None):
     if guess is not None and guess not in choices:
         raise ValueError(f"The guess for {number} is {guess!r}: put {listed} there, or None to go on without a guess.")
     if guess is not None:
-        record.note("predictions", number, guess=guess)
+        record.note("predictions", number, guess=int(guess))
     recorded = record.read()["predictions"].get(number, {}).get("guess")
     if recorded is None:
         text = f"No guess yet: put {listed} in place of None, or go on without."
