@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+import shutil
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from mixer_utils._files import DataError
+from mixer_utils._files import DataError, reason_of
+from mixer_utils._threads import usable_cores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ class FolderSplit:
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # its own: reading takes none of the caller's random numbers
         )
-        for batch in loader:
+        for batch in shared_memory_explained(loader):
             if isinstance(batch, DataError):
                 raise batch
             images, index = batch
@@ -166,6 +168,25 @@ def read_image(path, image_shape):
     return image
 
 
+def shared_memory_explained(loader):
+    """What the loader gives. Raises DataError where its processes could not hand it over: containers have little room.
+
+    https://docs.docker.com/engine/containers/run/ (--shm-size): 64 MB of /dev/shm, unless more is asked for.
+    """
+    try:
+        yield from loader
+    except (RuntimeError, OSError) as error:
+        signs = ("DataLoader worker (pid", "shared memory", "Bus error", "No space left on device", "torch_shm_manager")
+        if not any(sign in str(error) for sign in signs):
+            raise
+        reason = reason_of(error).split(". ")[0]  # what follows are guesses
+        room = f" of {shutil.disk_usage('/dev/shm').total / 2**20:.0f} MB" if os.path.isdir("/dev/shm") else ""
+        raise DataError(
+            f"The processes that read the images were lost ({reason}), most often for want of shared memory, "
+            f"/dev/shm{room}: set MIXER_WORKERS=0 to read without them, or start the container with --shm-size=2g."
+        ) from error
+
+
 def num_workers(count):
     """How many processes read ``count`` images: ``MIXER_WORKERS``, else one a core, 8 at most, none for a few images.
 
@@ -173,9 +194,7 @@ def num_workers(count):
     """
     asked = os.environ.get("MIXER_WORKERS")
     if asked is None:
-        # The cores this process may use can be fewer than the machine's; only Linux says so.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(8, cores) if count >= 64 else 0
+        return min(8, usable_cores()) if count >= 64 else 0
     if not asked.isdecimal():
         raise DataError(f"MIXER_WORKERS is {asked!r}: it must be a whole number of processes, 0 for none.")
     return int(asked)

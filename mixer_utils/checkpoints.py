@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from mixer_utils._files import CheckpointError, write_atomically
+from mixer_utils._files import CheckpointError, at_home, write_atomically
 from mixer_utils.model import MlpMixer
 
 __all__ = ["CheckpointError", "PRETRAINED", "load_checkpoint", "save_checkpoint", "write_atomically"]
@@ -69,7 +69,7 @@ def read_tensors(path):
     """The named tensors and the ``about`` of a file written by ``write_tensors``."""
     from safetensors import safe_open
 
-    path = Path(path)
+    path = at_home(path)
     with reading(path, "safetensors", "train one", "make it anew"):
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

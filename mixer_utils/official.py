@@ -9,12 +9,11 @@ import dataclasses
 import io
 import re
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from mixer_utils._files import CheckpointError, write_atomically
+from mixer_utils._files import CheckpointError, at_home, write_atomically
 from mixer_utils.checkpoints import reading
 from mixer_utils.model import MlpMixer, check_config
 
@@ -67,7 +66,7 @@ def load_official_npz(path, image_size):
     is not that of ``image_size``; ValueError for an ``image_size`` that no image can have.
     """
     check_config(image_size, patch_size=1, stochastic_depth=0, gelu="tanh")  # before a large file is read
-    return build(read_npz(Path(path)), AUTHORS, image_size, path)
+    return build(read_npz(at_home(path)), AUTHORS, image_size, path)
 
 
 def save_official_npz(model, path):
@@ -106,7 +105,7 @@ def load_timm(weights, image_size=224):
     if isinstance(weights, dict):
         tensors, source = weights, "The state dict"
     else:
-        tensors, source = read_state_dict(Path(weights)), weights
+        tensors, source = read_state_dict(at_home(weights)), weights
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
             found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
