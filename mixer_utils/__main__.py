@@ -6,15 +6,29 @@ import sys
 from pathlib import Path
 
 from mixer_utils import MixerError
+from mixer_utils._files import at_home
 
 
 def main(arguments=None):
     """Run one command; a mistake ends in one sentence on stderr and exit status 1 (2 for unusable arguments)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a pipe may know few letters, and no file's name shall cost its answer
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
+        expand(options)
         options.run(options)  # imports what is heavy: --help and a typo answer at once
     except (MixerError, ValueError) as error:
         sys.exit(f"error: {error}")
+
+
+def expand(options):
+    """Put the home folder in place of ~ in every path: shells leave it in --out=~/run. Raises ValueError."""
+    for name, value in vars(options).items():
+        if isinstance(value, Path):
+            setattr(options, name, at_home(value))
+        elif isinstance(value, list):
+            setattr(options, name, [at_home(part) if isinstance(part, Path) else part for part in value])
 
 
 def parser():
@@ -26,7 +40,9 @@ def parser():
     train.add_argument("--out", required=True, type=Path, help="the folder of the run")
     train.add_argument("--seed", type=int, default=0, help="decides weights, order and augmentation (default: 0)")
     train.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-    train.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out, or begin it")
+    train.add_argument("--save-every", type=float, default=10, metavar="MINUTES",
+                       help="keep a state for --resume inside long epochs, too (default: 10)")  # fmt: skip
     train.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one value of the recipe"
     )
@@ -67,7 +83,8 @@ def run_train(options):
     from mixer_utils.training import train
 
     _, history = train(changed(options.recipe, options.set), seed=options.seed, device=options.device, out=options.out,
-                       resume=options.resume, tensorboard=options.tensorboard, compile=options.compile)  # fmt: skip
+                       resume=options.resume, tensorboard=options.tensorboard, compile=options.compile,
+                       save_every=options.save_every)  # fmt: skip
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes is enough to tell
     for epoch, accuracy in enumerate(history.epochs["validation_accuracy"], 1):
