@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from mixer_utils._files import DataError, reason_of
 from mixer_utils._threads import usable_cores
@@ -68,7 +68,7 @@ class FolderSplit:
             if isinstance(batch, DataError):
                 raise batch
             images, index = batch
-            yield images.to(device, non_blocking=True), self.labels[index.to(device)]
+            yield images.to(device, non_blocking=True), self.labels[torch.tensor(index, device=device)]
 
 
 def image_files(folder, size, randaugment):
@@ -107,7 +107,7 @@ def image_transform(size, randaugment, train):
 
 @dataclasses.dataclass(frozen=True)
 class ImageReader:
-    """``reader[index list]`` is a batch, (uint8 (B, 3, size, size), index tensor), or the DataError of a damaged file.
+    """``reader[index list]`` is a batch, (uint8 (B, 3, size, size), index list), or the DataError of a damaged file.
 
     It runs in DataLoader's processes. The error is returned, not raised: raised there, it would arrive as a traceback.
     """
@@ -125,7 +125,10 @@ class ImageReader:
                     images.append(self.transform(read_rgb(os.fsdecode(self.paths[i]))))
                 except DataError as error:
                     return error
-        return torch.stack(images), torch.tensor(index)
+        batch = torch.stack(images)
+        if get_worker_info() is not None:
+            batch.share_memory_()  # here, where a failure is heard: in the thread that sends batches one would be lost
+        return batch, index
 
 
 def read_rgb(path):

@@ -459,7 +459,7 @@ BUS_ERROR = (
 ])  # fmt: skip
 def test_processes_that_run_out_of_shared_memory_are_told_with_both_ways_out(error, reason, pictures, monkeypatch):
     def loader(*_, **__):
-        yield torch.zeros(1, 3, SIZE, SIZE), torch.tensor([0])
+        yield torch.zeros(1, 3, SIZE, SIZE), [0]
         raise error
 
     monkeypatch.setattr(_image_folder, "DataLoader", loader)
