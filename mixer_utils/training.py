@@ -27,7 +27,7 @@ from mixer_utils._run import (
 )
 from mixer_utils.augmentation import AFFINE_NUMBERS, SHIFT_NUMBERS, mixup, random_affine, random_shift
 from mixer_utils.data import Dataset, Split, load_dataset
-from mixer_utils.devices import autocast, keep_freed_memory, pick_device, replayed
+from mixer_utils.devices import autocast, keep_freed_memory, pick_device, replayed, seed_draws
 from mixer_utils.evaluation import loss_and_accuracy, predict_logits
 from mixer_utils.model import MlpMixer, create_mixer
 from mixer_utils.optimizers import make_optimizers, set_learning_rate
@@ -274,7 +274,7 @@ def batches(run, epoch):
     read = run.training.batches(shares, train=True)  # a folder's images draw their seed here
     seeds = torch.randint(2**31, (run.steps_per_epoch,))[done:].tolist()
     for share, seed, (images, labels) in zip(shares, seeds, read, strict=True):
-        torch.manual_seed(seed)  # of what the model draws: which branches it skips, say
+        seed_draws(seed, run.device)  # for what the model draws: which branches it skips, say
         own = numbers[share].to(run.device)
         images, targets = augment(images, labels, own, recipe, run.data, run.seed + run.step)
         yield images, targets, labels
