@@ -820,6 +820,9 @@ def test_the_bar_is_on_stderr_where_it_is_asked_for_and_nowhere_else(few_digits,
     monkeypatch.delenv("MIXER_PROGRESS", raising=False)  # notebooks are tested with "0"
     recipe = dataclasses.replace(TINY, epochs=2)
     train(recipe, data=few_digits, device="cpu", progress=False)
+    monkeypatch.setenv("MIXER_PROGRESS", "false")
+    train(recipe, data=few_digits, device="cpu", progress=True)
+    monkeypatch.delenv("MIXER_PROGRESS")
     assert capsys.readouterr() == ("", "")
     train(recipe, data=few_digits, device="cpu", progress=True)
     out, err = capsys.readouterr()
