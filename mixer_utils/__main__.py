@@ -7,17 +7,31 @@ import sys
 from pathlib import Path
 
 from mixer_utils import MixerError
+from mixer_utils._files import at_home
 
 SURE = 0.5  # how far the likeliest class's probability is ahead of the second's, at least, to be called sure
 
 
 def main(arguments=None):
     """Run one command; a mistake ends in one sentence on stderr and exit status 1 (2 for unusable arguments)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a pipe may know few letters, and no file's name shall cost its answer
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
+        expand(options)
         options.run(options)  # imports what is heavy: --help and a typo answer at once
     except (MixerError, ValueError) as error:
         sys.exit(f"error: {error}")
+
+
+def expand(options):
+    """Put the home folder in place of ~ in every path: shells leave it in --out=~/run. Raises ValueError."""
+    for name, value in vars(options).items():
+        if isinstance(value, Path):
+            setattr(options, name, at_home(value))
+        elif isinstance(value, list):
+            setattr(options, name, [at_home(part) if isinstance(part, Path) else part for part in value])
 
 
 def parser():
@@ -32,9 +46,11 @@ def parser():
     train.add_argument("--seed", type=int, help="decides weights, order and augmentation (default: 0; with "
                        "--more-epochs, one more than the finished run's)")  # fmt: skip
     train.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-    train.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out, or begin it")
     train.add_argument("--more-epochs", type=int, metavar="N", help="train the model of the finished run in --out for "
                        "N more epochs, as a new run beside it")  # fmt: skip
+    train.add_argument("--save-every", type=float, default=10, metavar="MINUTES",
+                       help="keep a state for --resume inside long epochs, too (default: 10)")  # fmt: skip
     train.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one value of the recipe"
     )
@@ -90,7 +106,8 @@ def run_train(options):
     written = out / "history.json"
     before = json.loads(written.read_bytes()) if options.resume and written.is_file() else None
     _, history = train(recipe, data=data, model=model, seed=seed, device=options.device, out=out,
-                       resume=options.resume, tensorboard=options.tensorboard, compile=options.compile)  # fmt: skip
+                       resume=options.resume, tensorboard=options.tensorboard, compile=options.compile,
+                       save_every=options.save_every)  # fmt: skip
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes is enough to tell
     if dataclasses.asdict(history) == before:  # nothing was left to train

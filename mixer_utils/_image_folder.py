@@ -3,14 +3,16 @@
 import collections
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
-from mixer_utils._files import DataError
+from mixer_utils._files import DataError, reason_of
 from mixer_utils._pictures import INSTALL, decode, opaque, picture_endings
+from mixer_utils._threads import usable_cores
 
 # What systems put beside people's files, besides names that begin with a dot. In lower case.
 HIDDEN = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}
@@ -71,11 +73,11 @@ class FolderSplit:
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # its own: reading takes none of the caller's random numbers
         )
-        for batch in loader:
+        for batch in shared_memory_explained(loader):
             if isinstance(batch, DataError):
                 raise batch
             images, index = batch
-            yield images.to(device, non_blocking=True), self.labels[index.to(device)]
+            yield images.to(device, non_blocking=True), self.labels[torch.tensor(index, device=device)]
 
 
 def check_splits(root):
@@ -215,7 +217,7 @@ def image_transform(size, randaugment, train):
 
 @dataclasses.dataclass(frozen=True)
 class ImageReader:
-    """``reader[index list]`` is a batch, (uint8 (B, 3, size, size), index tensor), or the DataError of a damaged file.
+    """``reader[index list]`` is a batch, (uint8 (B, 3, size, size), index list), or the DataError of a damaged file.
 
     It runs in DataLoader's processes. The error is returned, not raised: raised there, it would arrive as a traceback.
     """
@@ -233,7 +235,10 @@ class ImageReader:
                     images.append(self.transform(read_rgb(os.fsdecode(self.paths[i]))))
                 except DataError as error:
                     return error
-        return torch.stack(images), torch.tensor(index)
+        batch = torch.stack(images)
+        if get_worker_info() is not None:
+            batch.share_memory_()  # here, where a failure is heard: in the thread that sends batches one would be lost
+        return batch, index
 
 
 def read_rgb(path):
@@ -269,6 +274,25 @@ def read_image(path, image_shape, pictures="stretch"):
     return image
 
 
+def shared_memory_explained(loader):
+    """What the loader gives. Raises DataError where its processes could not hand it over: containers have little room.
+
+    https://docs.docker.com/engine/containers/run/ (--shm-size): 64 MB of /dev/shm, unless more is asked for.
+    """
+    try:
+        yield from loader
+    except (RuntimeError, OSError) as error:
+        signs = ("DataLoader worker (pid", "shared memory", "Bus error", "No space left on device", "torch_shm_manager")
+        if not any(sign in str(error) for sign in signs):
+            raise
+        reason = reason_of(error).split(". ")[0]  # what follows are guesses
+        room = f" of {shutil.disk_usage('/dev/shm').total / 2**20:.0f} MB" if os.path.isdir("/dev/shm") else ""
+        raise DataError(
+            f"The processes that read the images were lost ({reason}), most often for want of shared memory, "
+            f"/dev/shm{room}: set MIXER_WORKERS=0 to read without them, or start the container with --shm-size=2g."
+        ) from error
+
+
 def num_workers(count):
     """How many processes read ``count`` images: ``MIXER_WORKERS``, else one a core, 8 at most, none for a few images.
 
@@ -276,9 +300,7 @@ def num_workers(count):
     """
     asked = os.environ.get("MIXER_WORKERS")
     if asked is None:
-        # The cores this process may use can be fewer than the machine's; only Linux says so.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(8, cores) if count >= 64 else 0
+        return min(8, usable_cores()) if count >= 64 else 0
     if not asked.isdecimal():
         raise DataError(f"MIXER_WORKERS is {asked!r}: it must be a whole number of processes, 0 for none.")
     return int(asked)

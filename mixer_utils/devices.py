@@ -43,6 +43,18 @@ def device_name(device):
         return platform.processor() or platform.machine()
 
 
+def seed_draws(seed, device):
+    """Seed what torch draws at random on the CPU and on ``device``.
+
+    ``torch.manual_seed`` draws the same, and looks for every other kind of device first: too long for every step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 def autocast(device):
     """bfloat16 for the matrix products where the processor has instructions for it; float32 elsewhere.
 

@@ -12,14 +12,13 @@ import os
 import pickle
 import re
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from mixer_utils._departures import uncompiled, weights_of
 from mixer_utils._file_kinds import kind_of, reading
-from mixer_utils._files import CheckpointError, write_atomically
+from mixer_utils._files import CheckpointError, at_home, write_atomically
 from mixer_utils.checkpoints import check_loadable
 from mixer_utils.model import MlpMixer, check_config, image_sides, with_classes
 
@@ -73,7 +72,7 @@ def load_official_npz(path, image_size):
     is not that of ``image_size``; ValueError for an ``image_size`` that no image can have.
     """
     check_config(image_size, patch_size=1, stochastic_depth=0, gelu="tanh")  # before a large file is read
-    return build(read_npz(Path(path)), AUTHORS, image_size, path)
+    return build(read_npz(at_home(path)), AUTHORS, image_size, path)
 
 
 def save_official_npz(model, path):
@@ -118,7 +117,7 @@ def load_timm(weights, image_size=224, num_classes=None):
     classes = 1 if num_classes is None else num_classes
     check_config(image_size, patch_size=1, stochastic_depth=0, gelu="erf", num_classes=classes)
     if isinstance(weights, str | os.PathLike):
-        tensors, source = read_state_dict(Path(weights)), weights
+        tensors, source = read_state_dict(at_home(weights)), weights
     else:
         tensors, source = weights, "The state dict"
     arrays = {name: tensor.detach().cpu().float().numpy() for name, tensor in state_dict_in(tensors, source).items()}

@@ -8,18 +8,19 @@ on from there; the file itself appears only when it is whole and checked.
 import contextlib
 import os
 import zipfile
-from pathlib import Path
 
 from mixer_utils._file_kinds import KINDS, kind_of
 from mixer_utils._files import (
     Broken,
     CheckpointError,
     Unreachable,
+    at_home,
     checksum,
     data_folder,
     download,
-    may_download,
     one_line,
+    reason_of,
+    why_no_download,
     write_atomically,
 )
 from mixer_utils.checkpoints import PRETRAINED, load_checkpoint
@@ -72,7 +73,7 @@ def load_pretrained(name, weights=None):
 def published_file(name, weights):
     """The path of a file of ``PUBLISHED``, downloaded where it is not there, and checked. Raises CheckpointError."""
     file, mebibytes, sha256 = PUBLISHED[name, weights]
-    path = Path(os.environ.get("MIXER_WEIGHTS") or data_folder() / "weights") / file
+    path = at_home(os.environ.get("MIXER_WEIGHTS") or data_folder() / "weights") / file
     noted = path.with_name(path.name + ".sha256")
     if not path.is_file():
         fetch(ADDRESS + file, path, mebibytes, sha256)
@@ -96,8 +97,8 @@ def fetch(address, path, mebibytes, sha256):
     """Bring ``address`` to ``path``, whole and checked. Raises Unreachable, or CheckpointError."""
     part = path.with_name(path.name + ".part")
     try:
-        if not may_download():
-            raise Broken("MIXER_DOWNLOAD is 0")
+        if why_no_download():
+            raise Broken(why_no_download())
         path.parent.mkdir(parents=True, exist_ok=True)
         download(address, part)
     except Broken as error:
@@ -109,7 +110,7 @@ def fetch(address, path, mebibytes, sha256):
         ) from error
     except OSError as error:
         raise CheckpointError(
-            f"Cannot write {part} ({error.strerror}): free some space, or set MIXER_DATA to another folder."
+            f"Cannot write {part} ({reason_of(error)}): free some space, or set MIXER_DATA to another folder."
         ) from error
     problem, _ = damage(part, mebibytes, sha256)
     if problem:

@@ -14,8 +14,10 @@ import torch
 from torch.nn import functional as F
 
 from mixer_utils._departures import uncompiled
+from mixer_utils._files import at_home
 from mixer_utils._processes import Processes, joined_processes
 from mixer_utils._run import (
+    Saver,
     TrainingError,
     about_model,
     compiler_explained,
@@ -31,7 +33,7 @@ from mixer_utils._split_check import checked
 from mixer_utils.augmentation import AFFINE_NUMBERS, SHIFT_NUMBERS, mixup, random_affine, random_shift
 from mixer_utils.checkpoints import check_loadable
 from mixer_utils.data import Dataset, Split, load_dataset
-from mixer_utils.devices import autocast, keep_freed_memory, pick_device, replayed
+from mixer_utils.devices import autocast, keep_freed_memory, pick_device, replayed, seed_draws
 from mixer_utils.evaluation import loss_and_accuracy, predict_logits
 from mixer_utils.model import CONFIGS, MlpMixer, create_mixer
 from mixer_utils.optimizers import make_optimizers, set_learning_rate
@@ -42,27 +44,31 @@ __all__ = ["RECIPES", "History", "Recipe", "Run", "TrainingError", "changed", "h
 
 
 def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=None, resume=False, progress=True,
-          tensorboard=None, compile=False, snapshots=None):  # fmt: skip
+          tensorboard=None, compile=False, snapshots=None, save_every=10):  # fmt: skip
     """Train a Mixer and return ``(model, history)``, the model in eval mode on the device it was trained on.
 
     recipe: a name in ``RECIPES`` or a Recipe. data: a Dataset, else the one that the recipe names. model: any module
     that maps (B, in_channels, H, W) to logits, trained in place, else the recipe's Mixer; of a compiled one, the module
     that was compiled is trained, saved and returned. seed: decides weights, order and augmentation. device: "auto",
-    "cpu", "cuda" or "mps". out: a folder for model.safetensors, history.json and, after every epoch,
-    resume.safetensors, from which ``resume=True`` goes on to the very weights of a run that was never interrupted.
-    progress: show a bar. tensorboard: a folder for TensorBoard's logs. compile: torch.compile the model first.
+    "cpu", "cuda" or "mps". out: a folder for model.safetensors, history.json and, after every epoch and every
+    ``save_every`` minutes (math.inf: never) within one, resume.safetensors, from which ``resume=True`` goes on to the
+    very weights of a run that was never interrupted; where there is none yet, the run begins. progress: show a bar.
+    tensorboard: a folder for TensorBoard's logs. compile: torch.compile the model first.
     snapshots: a Snapshots, filled along the run with the token-mixing weights and the validation accuracy; a resumed
     run's hold only what comes from there on. Ctrl-C ends the run after the current step and keeps what was learned.
     Under torchrun, every process takes its share of each batch.
 
     The test images are never read here. Raises TrainingError for a loss that is not finite, a batch that the GPU's
     memory cannot hold or a folder that cannot be resumed, DeviceError for a device that is not there or a process that
-    is lost, ValueError for an unknown recipe, images or labels that are not as in ``Split``, a model that is not for
-    this data or could not be saved as ``out`` asks, or snapshots of one not an MlpMixer.
+    is lost, ValueError for an unknown recipe, a ``save_every`` that is no time, images or labels that are not as in
+    ``Split``, a model that is not for this data or could not be saved as ``out`` asks, or snapshots of one not an
+    MlpMixer.
     """
     recipe = find_recipe(recipe)
     if not isinstance(seed, numbers.Integral):
         raise ValueError(f"seed is {seed!r}: it must be a whole number.")
+    out = None if out is None else at_home(out)
+    saver = Saver(save_every)
     device = pick_device(device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -74,7 +80,7 @@ def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=
             load_state(run)
         given_compiled = uncompiled(model) is not model
         forward = model if given_compiled else torch.compile(run.model) if compile else run.model
-        follow(run, make_update(run, forward), observers_of(run, progress, tensorboard, snapshots))
+        follow(run, make_update(run, forward), observers_of(run, progress, tensorboard, snapshots, saver))
         run.model.eval()
         if out is not None and processes.first:
             save_model(run)
@@ -92,7 +98,7 @@ def follow(run, update, observers):
     try:
         tell(observers, "begin", run)
         for epoch in range(run.first_epoch, recipe.epochs):
-            start = time.perf_counter()
+            start = time.perf_counter() - run.seconds
             run.model.train()
             for images, targets, labels in batches(run, epoch):
                 learning_rate = recipe.learning_rate_at(run.step, run.steps)
@@ -100,6 +106,7 @@ def follow(run, update, observers):
                 with out_of_memory_explained(run.batch_size, run.device), compiler_explained():
                     loss, accuracy = run.averaged(update(images, targets, labels))
                 run.step += 1
+                run.seconds = time.perf_counter() - start
                 record = {"loss": loss, "accuracy": accuracy, "learning_rate": learning_rate}
                 if not math.isfinite(loss):
                     raise TrainingError(not_finite(run, record, epoch))
@@ -107,18 +114,18 @@ def follow(run, update, observers):
                 start += tell(observers, "after_step", run, record)  # looking is not training
                 if run.stopped:
                     return
-            seconds = time.perf_counter() - start
             validation_loss, validation_accuracy = loss_and_accuracy(run.model, run.validation, run.data, run.processes)
             record = {
                 "train_loss": mean(history.steps["loss"][-run.steps_per_epoch :]),
                 "train_accuracy": mean(history.steps["accuracy"][-run.steps_per_epoch :]),
                 "validation_loss": validation_loss,
                 "validation_accuracy": validation_accuracy,
-                "learning_rate": learning_rate,
-                "seconds": seconds,
+                "learning_rate": history.steps["learning_rate"][-1],
+                "seconds": run.seconds,
                 "images": run.steps_per_epoch * run.batch_size,
             }
             append(history.epochs, record)
+            run.seconds = 0.0
             tell(observers, "after_epoch", run, record)
     finally:
         tell(observers, "end", run)
@@ -165,8 +172,9 @@ class History:
 class Run:
     """A run as it stands: what it was given, and how far it is.
 
-    ``interrupted`` is set by whoever wants the run to end; ``stopped`` says that all of its processes have agreed to,
-    after the step under way.
+    ``step`` counts the steps that are done, ``saved_step`` those that a resumed run need not do again; ``seconds`` is
+    the time of the epoch under way. ``interrupted`` is set by whoever wants the run to end; ``stopped`` says that all
+    of its processes have agreed to, after the step under way.
     """
 
     recipe: Recipe
@@ -182,7 +190,9 @@ class Run:
     started_from: dict  # what is known of the weights that the model came with; empty where the run drew its own
     history: History = dataclasses.field(default_factory=History)
     step: int = 0
+    saved_step: int = 0
     first_epoch: int = 0
+    seconds: float = 0.0
     interrupted: bool = False
     stopped: bool = False
 
@@ -308,19 +318,24 @@ def check_fits(model, data, out):
 
 
 def batches(run, epoch):
-    """The batches of one epoch, this process's share of each: images, the loss's targets, labels.
+    """The batches of an epoch that are to come, this process's share of each: images, the loss's targets, labels.
 
-    Every epoch has a seed of its own: a resumed run draws the same numbers, with no random state to keep.
+    Every epoch and every step has a seed of its own: a resumed run draws the same numbers, with no random state to
+    keep, and reads no image again.
     """
     recipe, processes = run.recipe, run.processes
+    done = run.step - epoch * run.steps_per_epoch  # above 0 where a run goes on in the middle of an epoch
     torch.manual_seed(run.seed * 10_000 + epoch)
     order = torch.randperm(len(run.training))
     numbers = torch.rand(len(run.training), SHIFT_NUMBERS + AFFINE_NUMBERS * any(recipe.affine.values()))
     whole = order[: run.steps_per_epoch * run.batch_size].split(run.batch_size)
-    shares = [processes.share(batch) for batch in whole]
-    for share, (images, labels) in zip(shares, run.training.batches(shares, train=True), strict=True):
-        seed = run.seed + run.step
-        images, targets = augment(images, labels, numbers[share].to(run.device), recipe, run.data, seed)
+    shares = [processes.share(batch) for batch in whole[done:]]
+    read = run.training.batches(shares, train=True)  # a folder's images draw their seed here
+    seeds = torch.randint(2**31, (run.steps_per_epoch,))[done:].tolist()
+    for share, seed, (images, labels) in zip(shares, seeds, read, strict=True):
+        seed_draws(seed, run.device)  # for what the model draws: which branches it skips, say
+        own = numbers[share].to(run.device)
+        images, targets = augment(images, labels, own, recipe, run.data, run.seed + run.step)
         yield images, targets, labels
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from mixer_utils import (
     save_checkpoint,
     training,
 )
-from mixer_utils.__main__ import answer, main
+from mixer_utils.__main__ import answer, main, parser
 from mixer_utils.data import read_image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -160,6 +161,29 @@ def test_dark_ink_on_light_paper_is_predicted_as_light_on_dark(finished, drawn, 
     assert predictions(capsys.readouterr().out) == before
 
 
+def test_a_path_may_begin_at_home_where_the_shell_leaves_it_as_it_is(finished, drawn, tmp_path, monkeypatch, capsys):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(finished.parent))
+    monkeypatch.chdir(tmp_path)
+    main(["evaluate", f"~/{finished.name}", "--device", "cpu"])
+    capsys.readouterr()
+    shutil.copy(drawn[0], finished.parent / "a digit.png")
+    main(["predict", f"~/{finished.name}", "~/a digit.png"])
+    assert list(predictions(capsys.readouterr().out)) == [str(finished.parent / "a digit.png")]
+    main(["explorer", "--out=~/page"])
+    assert (finished.parent / "page" / "index.html").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_name_that_the_output_cannot_spell_costs_no_answer(finished, drawn, tmp_path):
+    path = tmp_path / "цифра 7.png"
+    shutil.copy(drawn[0], path)
+    done = python("-m", "mixer_utils", "predict", finished, path, PYTHONIOENCODING="cp1252")
+    spelt = str(path).encode("ascii", "backslashreplace").decode()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(predictions(done.stdout)) == [spelt]
+
+
 # --- resume ------------------------------------------------------------------------------------------------
 
 
@@ -273,9 +297,30 @@ def test_a_gpu_that_is_not_there_ends_in_one_sentence(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_to_resume_ends_in_one_sentence(tmp_path):
-    sentence = stop("train", "--recipe", "digits", "--out", tmp_path, "--resume")
-    assert sentence.startswith(f"There is no checkpoint {tmp_path / 'resume.safetensors'}")
+def test_a_first_start_that_asks_to_resume_begins_in_one_line_and_ends_as_any_other(tmp_path, finished, capsys):
+    command = ["train", "--recipe", "digits", "--seed", "3", "--device", "cpu", "--out", str(tmp_path)]
+    main([*command, "--resume", "--save-every", "1e-9"])
+    first, *epochs, _ = capsys.readouterr().out.splitlines()
+    assert first == "There is no state to resume from yet: the run begins at its first step."
+    assert [line.split(":")[0] for line in epochs] == ["epoch  1", "epoch  2", "epoch  3"]
+    assert same_model(tmp_path, finished)
+
+
+def same_model(*folders):
+    ours, theirs = (load_checkpoint(folder / "model.safetensors").state_dict() for folder in folders)
+    return all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("minutes", ["0", "-3", "nan"])
+def test_minutes_that_are_none_end_in_one_sentence(minutes, tmp_path):
+    command = ["train", "--recipe", "digits", "--out", tmp_path / "run", f"--save-every={minutes}"]
+    assert stop(*command).startswith(f"save_every is {float(minutes)!r}: it must be a number of minutes above 0")
+    assert not (tmp_path / "run").exists()
+
+
+def test_minutes_on_the_command_line_and_in_python_are_the_same_by_default():
+    options = parser().parse_args(["train", "--out", "run"])
+    assert options.save_every == inspect.signature(training.train).parameters["save_every"].default == 10
 
 
 def test_another_seed_to_resume_with_ends_in_one_sentence(finished):

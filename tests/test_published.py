@@ -243,11 +243,12 @@ def test_without_a_network_one_sentence_says_what_to_do(server, folder, monkeypa
     sentence = refusal(WeightsUnreachable)
     assert "refused" in sentence and "<" not in sentence
     assert contents(folder) == {}
-    monkeypatch.setenv("MIXER_DOWNLOAD", "0")
-    with pytest.raises(WeightsUnreachable) as error:
-        load()
-    assert error.value.reason == "MIXER_DOWNLOAD is 0"
-    assert_unreachable(error.value, folder, "MIXER_DOWNLOAD is 0")
+    for no in ("0", "false"):
+        monkeypatch.setenv("MIXER_DOWNLOAD", no)
+        with pytest.raises(WeightsUnreachable) as error:
+            load()
+        assert error.value.reason == f"MIXER_DOWNLOAD is {no}"
+        assert_unreachable(error.value, folder, f"MIXER_DOWNLOAD is {no}")
 
 
 def test_a_silent_server_is_given_up_after_the_time_it_has(server, folder, monkeypatch):
@@ -433,4 +434,8 @@ def test_a_bar_shows_what_came_unless_mixer_progress_is_0(server, folder, monkey
 
 def test_the_weights_can_be_kept_in_a_folder_of_their_own(server, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("MIXER_WEIGHTS", str(tmp_path / "elsewhere"))
+    assert published.published_file("B/16", "imagenet1k").parent == tmp_path / "elsewhere" / "imagenet1k"
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("MIXER_WEIGHTS", "~/elsewhere")
     assert published.published_file("B/16", "imagenet1k").parent == tmp_path / "elsewhere" / "imagenet1k"

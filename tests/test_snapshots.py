@@ -201,9 +201,9 @@ def test_a_resumed_run_has_the_whole_run_s_snapshots_from_there_on(taken, run, t
         run(Snapshots(), out=tmp_path)
     snapshots = Snapshots(13)
     run(snapshots, out=tmp_path, resume=True)
-    assert snapshots.steps == list(range(4, 13))  # resumed after the first epoch, of 4 steps
-    assert torch.equal(snapshots.weights, taken.weights[4:])
-    assert snapshots.validation_accuracy == taken.validation_accuracy[4:]
+    assert snapshots.steps == list(range(6, 13))  # resumed where it was stopped
+    assert torch.equal(snapshots.weights, taken.weights[6:])
+    assert snapshots.validation_accuracy == taken.validation_accuracy[6:]
 
 
 # --- on disk -----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a run survives: being killed at any moment, and damage to what it wrote."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -23,10 +24,9 @@ TINY = Recipe("tiny", dataset="digits", model="mnist/quick", epochs=4, batch_siz
 LATEST, PREVIOUS = STATES
 
 
-def go_on(out, few_digits):
-    """What a person does after a run has ended in whatever way: start it, or resume it where there is something."""
-    resume = any((out / name).exists() for name in STATES)
-    return train(TINY, data=few_digits, device="cpu", out=out, resume=resume, progress=False)
+def go_on(out, few_digits, save_every=10):
+    """What a scheduler does after a run has ended in whatever way: start it again, with the same command."""
+    return train(TINY, data=few_digits, device="cpu", out=out, resume=True, progress=False, save_every=save_every)
 
 
 def ending(out):
@@ -59,8 +59,9 @@ def undisturbed(tmp_path_factory, few_digits):
 def nursery():
     """Train in a child process for every line of JSON on stdin, kill it as the line says, and print how it ended.
 
-    A line has the folder ``out`` and either ``delay``, in seconds, or ``trap``: [name of a function of os, "before" or
-    "after", the number of the call]. torch is imported once; a fork of it starts in a few milliseconds.
+    A line has the folder ``out``, the minutes ``save_every``, and either ``delay``, in seconds, or ``trap``: [name of a
+    function of os, "before" or "after", the number of the call]. torch is imported once; a fork of it starts in a few
+    milliseconds.
     """
     for name in ("safetensors.torch", "tqdm.auto", "torch._dynamo"):  # the last one comes with the first step
         importlib.import_module(name)
@@ -75,7 +76,8 @@ def nursery():
             try:
                 if order.get("trap"):
                     lay(*order["trap"])
-                go_on(Path(order["out"]), few)
+                with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                    go_on(Path(order["out"]), few, order["save_every"])
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()
@@ -110,8 +112,9 @@ def attempt():
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, __file__], stdin=-1, stdout=-1, text=True, bufsize=1, env=env) as process:
 
-        def attempt(out, delay=None, trap=None):
-            process.stdin.write(json.dumps({"out": str(out), "delay": delay, "trap": trap}) + "\n")
+        def attempt(out, delay=None, trap=None, save_every=10):
+            order = {"out": str(out), "delay": delay, "trap": trap, "save_every": save_every}
+            process.stdin.write(json.dumps(order) + "\n")
             status = int(process.stdout.readline())
             assert status in (0, -signal.SIGKILL)
             return status != 0
@@ -164,6 +167,20 @@ def test_a_run_killed_while_writing_ends_as_if_undisturbed_and_leaves_nothing_ha
     assert attempt(tmp_path, trap=trap)
     assert ["part" if name.startswith(".") else name for name in files(tmp_path)] == left
     assert not attempt(tmp_path)
+    assert files(tmp_path) == FINISHED
+    assert ending(tmp_path) == undisturbed
+
+
+# With a state after every step these are calls 1; 2, 3; 4, 5; …: four steps an epoch, and one more state after each.
+@pytest.mark.parametrize("trap", [["replace", "after", 3], ["replace", "after", 6], ["fsync", "before", 8],
+                                  ["replace", "before", 20]])  # fmt: skip
+def test_a_run_killed_within_an_epoch_goes_on_from_the_step_before(trap, attempt, undisturbed, tmp_path):
+    assert attempt(tmp_path, trap=trap, save_every=1e-9)
+    path = next(tmp_path / name for name in STATES if name in files(tmp_path))
+    kept = len(read_tensors(path)[1]["history"]["steps"]["loss"])
+    _, number = trap[1:]
+    assert kept == {3: 2, 6: 3, 8: 6, 20: 8}[number]
+    assert not attempt(tmp_path, save_every=1e-9)
     assert files(tmp_path) == FINISHED
     assert ending(tmp_path) == undisturbed
 
