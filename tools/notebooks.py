@@ -22,6 +22,15 @@ from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+# What a kernel says of itself and nbconvert goes by, without the version of Python: the same at every run.
+LANGUAGE = {
+    "codemirror_mode": {"name": "ipython", "version": 3},
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3",
+}
 
 
 def execute(path, change=None):
@@ -43,7 +52,7 @@ def execute(path, change=None):
         for output in cell.get("outputs", []):  # a view's picture stays: without its kernel the view itself is dead
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata["language_info"] = LANGUAGE
     for number, cell in enumerate(notebook.cells):  # the same names at every run: smaller diffs
         cell["id"] = f"cell-{number:02}"
     return notebook
