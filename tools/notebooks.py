@@ -19,6 +19,7 @@ from pathlib import Path
 import nbformat
 import running
 from nbclient.exceptions import CellExecutionError
+from traitlets.config import PyFileConfigLoader
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -105,7 +106,8 @@ def tutorial(build=ROOT / "build"):
 def write_page(notebook, path):
     from nbconvert import HTMLExporter
 
-    body, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
+    config = PyFileConfigLoader("nbconvert_config.py", str(ROOT / "tools")).load_config()
+    body, _ = HTMLExporter(config=config).from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
     # Links and figures are written for notebooks/; the pages lie in build/.
     body = re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', body)
     part = path.with_suffix(".part")
