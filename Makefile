@@ -49,7 +49,7 @@ check: $(READY)
 	$(PYTEST) tests -m "not slow" --durations=4
 
 lab: $(READY)
-	$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb
+	$(BIN)/python -m jupyterlab --config=tools/nbconvert_config.py notebooks/00_start_here.ipynb
 
 site: $(READY)
 	$(BIN)/python tools/website.py

@@ -277,17 +277,30 @@ def test_the_shipped_run_is_today_s_minute_and_stays_small():
     assert RECORDED_RUN.stat().st_size <= 1e6
 
 
-def test_the_shipped_run_goes_from_the_untrained_weights_of_its_seed_to_a_good_model():
+def draws_as_recorded():
+    """Whether truncated normal numbers are drawn as in torch 2.14, by drawing anew what lies outside: 2.9 did not."""
+    torch.manual_seed(0)
+    plain = torch.randn(100)
+    torch.manual_seed(0)
+    inside = plain.abs() < 2
+    return torch.equal(torch.nn.init.trunc_normal_(torch.empty(100))[inside], plain[inside])
+
+
+@pytest.mark.skipif(not draws_as_recorded(), reason="this torch draws other weights from a seed")
+def test_the_shipped_run_starts_from_the_untrained_weights_of_its_seed():
     recorded = load_recorded_run()
     torch.manual_seed(0)
     model = create_mixer(RECIPES["minute"].model)
-    assert recorded.weights.shape == (60, 3, 2, 48, 16) and recorded.about["model"] == model.config | {
-        "image_size": [28, 28]
-    }
     # Another processor may draw another last bit, and round it to another half.
     for block, (reads, writes) in zip(model.blocks, recorded.weights[0].float(), strict=True):
         torch.testing.assert_close(reads, block.token_mixing.dense_0.weight.detach(), rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(writes, block.token_mixing.dense_1.weight.T.detach(), rtol=1e-3, atol=1e-6)
+
+
+def test_the_shipped_run_ends_with_a_good_model():
+    recorded = load_recorded_run()
+    config = create_mixer(RECIPES["minute"].model).config | {"image_size": [28, 28]}
+    assert recorded.weights.shape == (60, 3, 2, 48, 16) and recorded.about["model"] == config
     assert recorded.steps[0] == 0 and recorded.steps[-1] == 8 * recorded.about["steps_per_epoch"] == 8 * (55_000 // 256)
     assert recorded.steps == sorted(set(recorded.steps))
     assert recorded.validation_accuracy[0] < 0.2

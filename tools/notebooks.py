@@ -19,9 +19,19 @@ from pathlib import Path
 import nbformat
 import running
 from nbclient.exceptions import CellExecutionError
+from traitlets.config import PyFileConfigLoader
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+# What a kernel says of itself and nbconvert goes by, without the version of Python: the same at every run.
+LANGUAGE = {
+    "codemirror_mode": {"name": "ipython", "version": 3},
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3",
+}
 
 
 def execute(path, change=None):
@@ -43,7 +53,7 @@ def execute(path, change=None):
         for output in cell.get("outputs", []):  # a view's picture stays: without its kernel the view itself is dead
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata["language_info"] = LANGUAGE
     for number, cell in enumerate(notebook.cells):  # the same names at every run: smaller diffs
         cell["id"] = f"cell-{number:02}"
     return notebook
@@ -96,7 +106,8 @@ def tutorial(build=ROOT / "build"):
 def write_page(notebook, path):
     from nbconvert import HTMLExporter
 
-    body, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
+    config = PyFileConfigLoader("nbconvert_config.py", str(ROOT / "tools")).load_config()
+    body, _ = HTMLExporter(config=config).from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
     # Links and figures are written for notebooks/; the pages lie in build/.
     body = re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', body)
     part = path.with_suffix(".part")
