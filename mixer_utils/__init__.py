@@ -5,6 +5,8 @@ The names below are imported when they are first used, so that ``import mixer_ut
 
 import importlib
 
+from mixer_utils import _threads as _threads  # settles how torch's threads wait, before torch is imported
+
 __version__ = "0.1.0"
 
 _WHERE = {

@@ -249,7 +249,8 @@ def save_state(run):
             tensors |= {f"optimizer.{i}.{key}.{name}": value for name, value in values.items()}
     if latest.exists():
         os.replace(latest, previous)
-    about = {**run.identity, "history": dataclasses.asdict(run.history), "seconds": run.seconds}
+    about = {**run.identity, "history": dataclasses.asdict(run.history), "seconds": run.seconds,
+             "threads": torch.get_num_threads()}  # fmt: skip
     write_tensors(latest, tensors, about)
     run.saved_step = run.step
 
@@ -305,6 +306,7 @@ def fill(run):
                 *_, parameter, name = key.split(".", 3)
                 state.setdefault(int(parameter), {})[name] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    run.threads = about.get("threads")
     run.history.steps = about["history"]["steps"]
     run.history.epochs = about["history"]["epochs"]
     run.first_epoch = len(run.history.epochs["seconds"])

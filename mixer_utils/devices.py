@@ -3,12 +3,15 @@
 import contextlib
 import ctypes
 import platform
+import statistics
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import torch
 
+from mixer_utils import _threads
 from mixer_utils._files import MixerError
 
 
@@ -87,6 +90,40 @@ def keep_freed_memory():
             M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
             mallopt(M_MMAP_THRESHOLD, 2**30)
             mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextlib.contextmanager
+def fitting_threads(device, step, number=None):
+    """Inside, torch uses all threads that this process may; or one, on the CPU where ``step()`` is sooner done by one.
+
+    So it is beside busy programs, where torch was imported before this package: its threads then wait busily for each
+    other (see ``_threads``). Three calls of each kind, in turn, tell; one line says where it is one thread.
+    ``number`` asks for that many, without a trial.
+    """
+    before = torch.get_num_threads()
+    most = min(before, _threads.usable_cores())
+    if number is None:
+        in_doubt = device.type == "cpu" and most > 1 and not _threads.IN_TIME
+        number = 1 if in_doubt and one_is_faster(most, step) else most
+        if number < most:
+            print(f"Other programs keep this machine busy: one thread is faster here than {most}.")
+    try:
+        torch.set_num_threads(min(number, most))
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def one_is_faster(number, step):
+    """Whether one thread does ``step()`` in less than 1 / 1.2 of the time that ``number`` of them take."""
+    seconds = {number: [], 1: []}
+    for _ in range(3):
+        for count, times in seconds.items():
+            torch.set_num_threads(count)
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+    return 1.2 * statistics.median(seconds[1]) < statistics.median(seconds[number])
 
 
 def replayed(function, warmup=3):

@@ -154,8 +154,22 @@ def init_lecun_normal(module):
         fan_in = module.weight[0].numel()
         # flax truncates at two standard deviations and makes up for the variance this takes away
         std = math.sqrt(1 / fan_in) / 0.87962566103423978
-        nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        truncated_normal(module.weight, std)
         nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def truncated_normal(weight, std):
+    """Fill ``weight`` with normal numbers; those beyond two standard deviations are drawn again.
+
+    As ``nn.init.trunc_normal_`` does since torch 2.12. Before, it drew other numbers from the same seed.
+    """
+    if weight.is_meta:  # has a shape, and no numbers
+        return
+    weight.normal_(0, std)
+    while (outside := weight.abs() > 2 * std).any():
+        again = torch.empty_like(weight).normal_(0, std)
+        weight.copy_(torch.where(outside, again, weight))
 
 
 def check_images(images, image_shape):

@@ -3,6 +3,7 @@
 Read ``train``, then ``follow``, the loop; everything else in this file is something they call.
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -33,7 +34,7 @@ from mixer_utils._split_check import checked
 from mixer_utils.augmentation import AFFINE_NUMBERS, SHIFT_NUMBERS, mixup, random_affine, random_shift
 from mixer_utils.checkpoints import check_loadable
 from mixer_utils.data import Dataset, Split, load_dataset
-from mixer_utils.devices import autocast, keep_freed_memory, pick_device, replayed, seed_draws
+from mixer_utils.devices import autocast, fitting_threads, keep_freed_memory, pick_device, replayed, seed_draws
 from mixer_utils.evaluation import loss_and_accuracy, predict_logits
 from mixer_utils.model import CONFIGS, MlpMixer, create_mixer
 from mixer_utils.optimizers import make_optimizers, set_learning_rate
@@ -80,7 +81,8 @@ def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=
             load_state(run)
         given_compiled = uncompiled(model) is not model
         forward = model if given_compiled else torch.compile(run.model) if compile else run.model
-        follow(run, make_update(run, forward), observers_of(run, progress, tensorboard, snapshots, saver))
+        with fitting_threads(run.device, trial_step(run), run.threads):
+            follow(run, make_update(run, forward), observers_of(run, progress, tensorboard, snapshots, saver))
         run.model.eval()
         if out is not None and processes.first:
             save_model(run)
@@ -193,6 +195,7 @@ class Run:
     saved_step: int = 0
     first_epoch: int = 0
     seconds: float = 0.0
+    threads: int | None = None  # as many as before, for a resumed run: sums over threads depend on their number
     interrupted: bool = False
     stopped: bool = False
 
@@ -374,6 +377,19 @@ def make_update(run, forward):
         return torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()])
 
     return replayed(update) if run.device.type == "cuda" and run.processes.size == 1 else update
+
+
+def trial_step(run):
+    """A function that takes the time of a step, on a copy of the model: the run stays as it is."""
+
+    def step():
+        model = copy.deepcopy(run.model).train()
+        images = torch.zeros(min(run.batch_size, 256), *run.data.image_shape, device=run.device)
+        with autocast(run.device):
+            logits = model(images)
+        logits.float().sum().backward()
+
+    return step
 
 
 def append(columns, record):

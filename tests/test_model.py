@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mixer_utils import CONFIGS, MixerBlock, MlpBlock, MlpMixer, PatchEmbedding, create_mixer
-from mixer_utils.model import TokenMixing
+from mixer_utils.model import TokenMixing, truncated_normal
 
 # --- the paper's equations once more, in numpy's float64 and with einsum -----------------------------------
 
@@ -443,3 +443,20 @@ def test_an_unknown_configuration_is_refused_with_the_known_ones():
         create_mixer("B/8")
     assert "'B/8'" in str(error.value)
     assert all(name in str(error.value) for name in CONFIGS)
+
+
+def test_weights_are_drawn_from_a_seed_as_by_torch_since_2_12_and_so_by_every_torch():
+    std = 0.25
+    weight = torch.empty(300, 40)
+    torch.manual_seed(0)
+    truncated_normal(weight, std)
+    assert weight.abs().max() <= 2 * std
+    assert weight.std() == pytest.approx(std * 0.8796, rel=0.02)
+    torch.manual_seed(0)
+    plain = torch.randn(300, 40) * std
+    inside = plain.abs() <= 2 * std
+    torch.testing.assert_close(weight[inside], plain[inside])
+    if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12):
+        torch.manual_seed(0)
+        theirs = torch.nn.init.trunc_normal_(torch.empty(300, 40), std=std, a=-2 * std, b=2 * std)
+        assert torch.equal(weight, theirs)

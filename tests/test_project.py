@@ -57,7 +57,8 @@ def test_the_shipped_model_was_trained_with_today_s_recipe_and_stays_small():
 def test_the_dependencies_are_the_agreed_ones_with_lower_bounds_alone():
     names = [re.match(r"[\w-]+", line).group() for line in PROJECT["dependencies"]]
     assert set(names) == {"torch", "torchvision", "numpy", "matplotlib", "seaborn", "scikit-learn", "scipy", "jupyter",
-                          "nbval", "ipywidgets", "anywidget", "traitlets", "tqdm", "safetensors", "pillow"}  # fmt: skip
+                          "nbval", "ipywidgets", "anywidget", "traitlets", "tqdm", "safetensors", "pillow",
+                          "psutil"}  # fmt: skip
     assert all(re.fullmatch(r"[\w-]+>=[\d.]+", line) for line in PROJECT["dependencies"])
 
 

@@ -1,11 +1,19 @@
-"""How many cores this process may use, read from made-up system files."""
+"""How many cores this process may use, read from made-up system files; how torch's threads wait, and how many train."""
 
 import math
 import os
+import subprocess
+import sys
+import time
 
 import pytest
+import torch
 
+from mixer_utils import _threads
 from mixer_utils._threads import quota, usable_cores
+from mixer_utils.checkpoints import read_tensors
+from mixer_utils.devices import fitting_threads
+from mixer_utils.training import train
 
 
 @pytest.fixture
@@ -65,3 +73,93 @@ def test_elsewhere_than_on_linux_the_machine_is_counted(tmp_path, monkeypatch):
 def test_a_quota_is_told_in_cores_and_none_is_infinite(system, tmp_path):
     assert quota(tmp_path) == math.inf
     assert quota(system(IN_2 | {f"{OWN_2}/cpu.max": "150000 100000\n"})) == 1.5
+
+
+# --- how threads wait -------------------------------------------------------------------------------------------------
+
+
+def settings(first, **environment):
+    """What a fresh Python says of OpenMP's settings after ``first``, and whether they came in time."""
+    kept = {name: value for name, value in os.environ.items() if "OMP" not in name}
+    script = f"{first}; import os, mixer_utils._threads as t; print(os.environ.get('GOMP_SPINCOUNT'), t.IN_TIME)"
+    run = subprocess.run([sys.executable, "-c", script], env=kept | environment, capture_output=True, text=True)
+    return run.stdout.strip() or run.stderr
+
+
+def test_threads_go_to_sleep_early_and_what_a_user_has_set_stays():
+    assert settings("import mixer_utils") == "1000 True"
+    assert settings("import mixer_utils", GOMP_SPINCOUNT="7") == "7 True"
+    assert settings("import mixer_utils", OMP_WAIT_POLICY="active") == "None True"
+    assert settings("import torch") == "1000 False"
+
+
+def test_a_quota_below_the_machines_cores_limits_the_threads(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(_threads, "usable_cores", lambda: 2)
+    _threads.set_before_torch()
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    _threads.set_before_torch()
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(_threads, "usable_cores", lambda: 8)
+    _threads.set_before_torch()
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+# --- how many of them train -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(_threads, "usable_cores", lambda: 2)
+    monkeypatch.setattr(_threads, "IN_TIME", True)  # not so in a test: pytest has imported torch
+    yield
+    torch.set_num_threads(before)
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("seconds, number", [({1: 0.01, 2: 0.04}, 1), ({1: 0.04, 2: 0.01}, 2), ({1: 0.02, 2: 0.02}, 2)])
+def test_one_thread_trains_where_it_is_faster_than_all(two_threads, monkeypatch, capsys, seconds, number):
+    monkeypatch.setattr(_threads, "IN_TIME", False)
+    with fitting_threads(CPU, lambda: time.sleep(seconds[torch.get_num_threads()])):
+        assert torch.get_num_threads() == number
+    assert torch.get_num_threads() == 2
+    assert ("one thread is faster here than 2." in capsys.readouterr().out) == (number == 1)
+
+
+def test_nothing_is_tried_where_threads_sleep_where_a_run_goes_on_and_on_a_gpu(two_threads, monkeypatch):
+    def never():
+        raise AssertionError("a trial")
+
+    with fitting_threads(CPU, never):
+        assert torch.get_num_threads() == 2
+    monkeypatch.setattr(_threads, "IN_TIME", False)
+    with fitting_threads(CPU, never, number=1):
+        assert torch.get_num_threads() == 1
+    with fitting_threads(torch.device("cuda"), never):
+        assert torch.get_num_threads() == 2
+
+
+def test_a_quota_holds_for_a_torch_that_was_there_before(two_threads, monkeypatch):
+    monkeypatch.setattr(_threads, "usable_cores", lambda: 1)
+    with fitting_threads(CPU, None):
+        assert torch.get_num_threads() == 1
+
+
+def test_a_trial_changes_nothing_and_a_run_goes_on_with_as_many_threads(two_threads, monkeypatch, few_digits, tmp_path):
+    from mixer_utils.recipes import changed
+
+    recipe = changed("digits", ["epochs=1", "validation=60", "batch_size=100", "stochastic_depth=0.2"])
+    plain, _ = train(recipe, data=few_digits, device="cpu", progress=False)
+    monkeypatch.setattr(_threads, "IN_TIME", False)
+    monkeypatch.setattr("mixer_utils.devices.one_is_faster", lambda number, step: step())  # None: no, it is not
+    tried, _ = train(recipe, data=few_digits, device="cpu", progress=False, out=tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), tried.parameters(), strict=True))
+    assert read_tensors(tmp_path / "resume.safetensors")[1]["threads"] == 2

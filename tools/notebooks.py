@@ -9,6 +9,7 @@ exercises solved, `save` refreshes the saved outputs, `address` writes the repos
 
 import argparse
 import inspect
+import json
 import os
 import re
 import sys
@@ -59,13 +60,46 @@ def execute(path, change=None):
     return notebook
 
 
+# What notebooks print of the seconds that a run takes, and where in results/ the measured ones are.
+MEDIAN = ("summary", "train_seconds", "median")
+SECONDS = {
+    "00_start_here": (r"about (\d+) s for the run in notebook 05", "minute.json", MEDIAN),
+    "05_training": (r"(\d+) s of training", "minute.json", MEDIAN),
+}
+MOST_OFF = 3  # times: processors differ, but not by more than that
+
+
 def save(paths):
     # As the tests run them: notebook 09 with the model that ships.
     os.environ |= {"MIXER_DOWNLOAD": "0", "MIXER_WEIGHTS": "build/no-weights"}
     for path in paths:
         start = time.perf_counter()
-        running.write(execute(path), path)
+        notebook = execute(path)
+        if problem := off(notebook, path.stem):
+            sys.exit(f"error: {path.name} was not saved: {problem}")
+        running.write(notebook, path)
         print(f"{path.name}: saved after {time.perf_counter() - start:.0f} s")
+
+
+def off(notebook, name):
+    """What is wrong with the seconds that a notebook prints, in one sentence; None where nothing is."""
+    if name not in SECONDS:
+        return None
+    pattern, file, keys = SECONDS[name]
+    measured = json.loads((ROOT / "results" / file).read_text(encoding="utf-8"))
+    for key in keys:
+        measured = measured[key]
+    outputs = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
+    found = re.search(pattern, "\n".join(outputs))
+    if not found:
+        return f"it says nothing like {pattern!r}."
+    seconds = int(found[1])
+    if measured / MOST_OFF <= seconds <= measured * MOST_OFF:
+        return None
+    return (
+        f"it says {seconds} s where results/{file} has {measured:.0f} s, more than {MOST_OFF} times off: close other "
+        "programs and save it again, or measure again what results/ holds."
+    )
 
 
 def tutorial(build=ROOT / "build"):
