@@ -7,13 +7,14 @@ import sys
 
 from benchmarks.timing import ROOT
 
-BUSY = (0, 1, 3)  # programs that compute without end
-ROUNDS = 3
-WAYS = {  # how torch's threads are set up: what comes before the run, and the environment
-    "one thread": ("import mixer_utils", {"OMP_NUM_THREADS": "1"}),
-    "torch's own waiting": ("import mixer_utils", {"GOMP_SPINCOUNT": "300000"}),
-    "mixer_utils": ("import mixer_utils", {}),
-    "torch imported before": ("import torch", {}),
+ROUNDS = {0: 3, 1: 2, 3: 1}  # beside so many programs that compute without end; the more there are, the longer it takes
+# How torch's threads are set up: what comes before the run, and the environment.
+NO_TRIAL = "from mixer_utils import devices; devices.one_is_faster = lambda number, step: False"
+WAYS = {
+    "one thread": ("", {"OMP_NUM_THREADS": "1"}),
+    "as torch has it": (f"import torch; {NO_TRIAL}", {"GOMP_SPINCOUNT": "300000"}),
+    "train()": ("", {}),
+    "train(), torch imported before": ("import torch", {}),
 }
 RUN = """
 {first}
@@ -29,12 +30,12 @@ def run(device, smoke):
     """Yield, after every count of busy programs, what was found so far: seconds, and ratios to one thread's."""
     if device.type != "cpu":
         return
-    found = {"recipe": "digits" if smoke else "quick", "epochs": 1, "rounds": 1 if smoke else ROUNDS, "beside": {}}
-    for count in BUSY[:2] if smoke else BUSY:
+    found = {"recipe": "digits" if smoke else "quick", "epochs": 1, "beside": {}}
+    for count, rounds in {0: 1, 1: 1}.items() if smoke else ROUNDS.items():
         programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
         try:
             seconds = {way: [] for way in WAYS}
-            for _ in range(found["rounds"]):
+            for _ in range(rounds):
                 for way, times in seconds.items():
                     times.append(trained(way, found["recipe"]))
         finally:
@@ -46,7 +47,7 @@ def run(device, smoke):
         found["beside"][str(count)] = {"seconds": seconds, "median": medians, "times_one_thread": ratios}
         print(f"  beside {count}: " + ", ".join(f"{way} {medians[way]:.1f} s" for way in WAYS), flush=True)
         if count == 0:
-            found["alone_against_torch"] = medians["mixer_utils"] / medians["torch's own waiting"]
+            found["alone_against_torch"] = medians["train()"] / medians["as torch has it"]
         yield found
 
 

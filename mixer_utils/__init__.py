@@ -5,7 +5,9 @@ The names below are imported when they are first used, so that ``import mixer_ut
 
 import importlib
 
-from mixer_utils import _threads as _threads  # settles how torch's threads wait, before torch is imported
+from mixer_utils._threads import set_before_torch as _set_before_torch
+
+_set_before_torch()  # whatever of the package is imported first
 
 __version__ = "0.1.0"
 

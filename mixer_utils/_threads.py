@@ -6,26 +6,22 @@ Only the standard library is imported: OpenMP, which runs the threads, reads its
 import contextlib
 import math
 import os
-import sys
 from pathlib import Path
 
-# How often a thread looks whether the others are done before it goes to sleep. GNU's OpenMP looks 300,000 times, about
-# a millisecond: where another program has one of two cores, the thread that is looked for is not running, and every
-# layer waits for it like this. https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
-LOOKS = "1000"
+# How often a thread looks whether the others are done before it goes to sleep. GNU's OpenMP looks 300,000 times: where
+# another program has one of two cores, the thread that is looked for is not running, and every layer waits like this.
+# 10,000 cost nothing where the cores are free (results/bench-busy.json).
+# https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
+LOOKS = "10000"
 
 
 def set_before_torch():
-    """Settle, before torch is imported, how its threads wait and how many there are; what a user has set stays.
-
-    Returns whether it is in time.
-    """
+    """Settle, before torch is imported, how its threads wait and how many there are; what a user has set stays."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", LOOKS)
     cores = usable_cores()
     if cores < (os.cpu_count() or 1):
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
-    return "torch" not in sys.modules
 
 
 def usable_cores(root="/"):
@@ -83,6 +79,3 @@ def cgroups(root):
             own = top / path.lstrip("/")
             yield own
             yield from (folder for folder in own.parents if folder.is_relative_to(top))
-
-
-IN_TIME = set_before_torch()

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import torch
 
-from mixer_utils import _threads
 from mixer_utils._files import MixerError
+from mixer_utils._threads import usable_cores
+
+LONG_STEP = 2.0  # seconds
 
 
 class DeviceError(MixerError):
@@ -96,17 +98,16 @@ def keep_freed_memory():
 def fitting_threads(device, step, number=None):
     """Inside, torch uses all threads that this process may; or one, on the CPU where ``step()`` is sooner done by one.
 
-    So it is beside busy programs, where torch was imported before this package: its threads then wait busily for each
-    other (see ``_threads``). Three calls of each kind, in turn, tell; one line says where it is one thread.
-    ``number`` asks for that many, without a trial.
+    So it is beside busy programs, since threads wait for each other at every layer (see ``_threads``), and for tiny
+    networks. Three calls of each kind, in turn, tell; one printed line says where it is one thread. ``number`` asks for
+    that many, without a trial.
     """
     before = torch.get_num_threads()
-    most = min(before, _threads.usable_cores())
+    most = min(before, usable_cores())
     if number is None:
-        in_doubt = device.type == "cpu" and most > 1 and not _threads.IN_TIME
-        number = 1 if in_doubt and one_is_faster(most, step) else most
+        number = 1 if device.type == "cpu" and most > 1 and one_is_faster(most, step) else most
         if number < most:
-            print(f"Other programs keep this machine busy: one thread is faster here than {most}.")
+            print(f"Training on one thread: beside other programs it is faster here than {most}.")
     try:
         torch.set_num_threads(min(number, most))
         yield
@@ -115,7 +116,10 @@ def fitting_threads(device, step, number=None):
 
 
 def one_is_faster(number, step):
-    """Whether one thread does ``step()`` in less than 1 / 1.2 of the time that ``number`` of them take."""
+    """Whether one thread does ``step()`` in less than 1 / 1.2 of the time that ``number`` of them take.
+
+    A step of seconds is not tried again: its layers are so large that waiting between them is nothing.
+    """
     seconds = {number: [], 1: []}
     for _ in range(3):
         for count, times in seconds.items():
@@ -123,6 +127,8 @@ def one_is_faster(number, step):
             start = time.perf_counter()
             step()
             times.append(time.perf_counter() - start)
+            if times[-1] > LONG_STEP:
+                return False
     return 1.2 * statistics.median(seconds[1]) < statistics.median(seconds[number])
 
 

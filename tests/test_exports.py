@@ -13,6 +13,7 @@ import nbformat
 import pytest
 from nbconvert import HTMLExporter, MarkdownExporter, PythonExporter, ScriptExporter, SlidesExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from told import assert_told
 from traitlets.config import PyFileConfigLoader
 
 ROOT = Path(__file__).parent.parent
@@ -196,3 +197,23 @@ def test_a_script_prints_what_its_notebook_prints(tmp_path):
             at = run.stdout.find(printed, at) + len(printed)
             assert at >= len(printed), f"not printed, or not in its place: {printed}"
     assert at > 1000
+
+
+# --- what is saved ---
+
+
+@pytest.mark.parametrize("seconds, said", [(46, None), (2405, "2405 s"), (3, "3 s")])
+def test_seconds_far_off_the_measured_ones_are_not_saved(seconds, said, tool):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output(
+        "stream", text=f"so about {seconds} s for the run in notebook 05\n")])])  # fmt: skip
+    problem = tool.off(notebook, "00_start_here")
+    if said is None:
+        assert problem is None
+    else:
+        assert_told(problem, said, "results/minute.json", "close other programs")
+    assert tool.off(notebook, "01_patch_embedding") is None
+
+
+@pytest.mark.parametrize("name", ["00_start_here", "05_training"])
+def test_the_seconds_that_are_saved_are_near_the_measured_ones(name, tool):
+    assert tool.off(nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4), name) is None

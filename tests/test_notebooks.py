@@ -14,7 +14,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from told import assert_told
 
 from mixer_utils import model
 
@@ -254,24 +253,3 @@ def test_a_class_or_function_shown_in_a_notebook_is_the_package_s(name, shown):
     trees = [ast.parse(cell.source) for cell in code_cells(ROOT / "notebooks" / f"{name}.ipynb")]
     (found,) = [node for cell in trees for node in cell.body if getattr(node, "name", None) == shown]
     assert tree(ast.unparse(found)) == tree(inspect.getsource(getattr(model, shown)))
-
-
-@pytest.mark.parametrize("seconds, said", [(46, None), (2405, "2405 s"), (3, "3 s")])
-def test_seconds_far_off_the_measured_ones_are_not_saved(seconds, said):
-    import notebooks
-
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output(
-        "stream", text=f"so about {seconds} s for the run in notebook 05\n")])])  # fmt: skip
-    problem = notebooks.off(notebook, "00_start_here")
-    if said is None:
-        assert problem is None
-    else:
-        assert_told(problem, said, "results/minute.json", "close other programs")
-    assert notebooks.off(notebook, "01_patch_embedding") is None
-
-
-@pytest.mark.parametrize("name", ["00_start_here", "05_training"])
-def test_the_seconds_that_are_saved_are_near_the_measured_ones(name):
-    import notebooks
-
-    assert notebooks.off(read(ROOT / "notebooks" / f"{name}.ipynb"), name) is None

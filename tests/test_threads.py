@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from mixer_utils import _threads
+from mixer_utils import _threads, devices
 from mixer_utils._threads import quota, usable_cores
 from mixer_utils.checkpoints import read_tensors
 from mixer_utils.devices import fitting_threads
@@ -79,18 +79,18 @@ def test_a_quota_is_told_in_cores_and_none_is_infinite(system, tmp_path):
 
 
 def settings(first, **environment):
-    """What a fresh Python says of OpenMP's settings after ``first``, and whether they came in time."""
+    """What a fresh Python says of OpenMP's settings after ``first``."""
     kept = {name: value for name, value in os.environ.items() if "OMP" not in name}
-    script = f"{first}; import os, mixer_utils._threads as t; print(os.environ.get('GOMP_SPINCOUNT'), t.IN_TIME)"
+    script = f"{first}; import os; print(os.environ.get('GOMP_SPINCOUNT'))"
     run = subprocess.run([sys.executable, "-c", script], env=kept | environment, capture_output=True, text=True)
     return run.stdout.strip() or run.stderr
 
 
 def test_threads_go_to_sleep_early_and_what_a_user_has_set_stays():
-    assert settings("import mixer_utils") == "1000 True"
-    assert settings("import mixer_utils", GOMP_SPINCOUNT="7") == "7 True"
-    assert settings("import mixer_utils", OMP_WAIT_POLICY="active") == "None True"
-    assert settings("import torch") == "1000 False"
+    assert settings("import mixer_utils") == _threads.LOOKS
+    assert settings("from mixer_utils.model import MlpMixer") == _threads.LOOKS
+    assert settings("import mixer_utils", GOMP_SPINCOUNT="7") == "7"
+    assert settings("import mixer_utils", OMP_WAIT_POLICY="active") == "None"
 
 
 def test_a_quota_below_the_machines_cores_limits_the_threads(monkeypatch):
@@ -116,8 +116,7 @@ def test_a_quota_below_the_machines_cores_limits_the_threads(monkeypatch):
 def two_threads(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    monkeypatch.setattr(_threads, "usable_cores", lambda: 2)
-    monkeypatch.setattr(_threads, "IN_TIME", True)  # not so in a test: pytest has imported torch
+    monkeypatch.setattr(devices, "usable_cores", lambda: 2)
     yield
     torch.set_num_threads(before)
 
@@ -127,28 +126,32 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("seconds, number", [({1: 0.01, 2: 0.04}, 1), ({1: 0.04, 2: 0.01}, 2), ({1: 0.02, 2: 0.02}, 2)])
 def test_one_thread_trains_where_it_is_faster_than_all(two_threads, monkeypatch, capsys, seconds, number):
-    monkeypatch.setattr(_threads, "IN_TIME", False)
     with fitting_threads(CPU, lambda: time.sleep(seconds[torch.get_num_threads()])):
         assert torch.get_num_threads() == number
     assert torch.get_num_threads() == 2
-    assert ("one thread is faster here than 2." in capsys.readouterr().out) == (number == 1)
+    assert ("faster here than 2." in capsys.readouterr().out) == (number == 1)
 
 
-def test_nothing_is_tried_where_threads_sleep_where_a_run_goes_on_and_on_a_gpu(two_threads, monkeypatch):
+def test_nothing_is_tried_where_a_run_goes_on_and_on_a_gpu(two_threads):
     def never():
         raise AssertionError("a trial")
 
-    with fitting_threads(CPU, never):
-        assert torch.get_num_threads() == 2
-    monkeypatch.setattr(_threads, "IN_TIME", False)
     with fitting_threads(CPU, never, number=1):
         assert torch.get_num_threads() == 1
     with fitting_threads(torch.device("cuda"), never):
         assert torch.get_num_threads() == 2
 
 
+def test_a_long_step_is_tried_once(two_threads, monkeypatch):
+    monkeypatch.setattr(devices, "LONG_STEP", 0.001)
+    steps = []
+    with fitting_threads(CPU, lambda: steps.append(time.sleep(0.01))):
+        assert torch.get_num_threads() == 2
+    assert len(steps) == 1
+
+
 def test_a_quota_holds_for_a_torch_that_was_there_before(two_threads, monkeypatch):
-    monkeypatch.setattr(_threads, "usable_cores", lambda: 1)
+    monkeypatch.setattr(devices, "usable_cores", lambda: 1)
     with fitting_threads(CPU, None):
         assert torch.get_num_threads() == 1
 
@@ -157,9 +160,9 @@ def test_a_trial_changes_nothing_and_a_run_goes_on_with_as_many_threads(two_thre
     from mixer_utils.recipes import changed
 
     recipe = changed("digits", ["epochs=1", "validation=60", "batch_size=100", "stochastic_depth=0.2"])
+    monkeypatch.setattr(devices, "one_is_faster", lambda number, step: False)
     plain, _ = train(recipe, data=few_digits, device="cpu", progress=False)
-    monkeypatch.setattr(_threads, "IN_TIME", False)
-    monkeypatch.setattr("mixer_utils.devices.one_is_faster", lambda number, step: step())  # None: no, it is not
+    monkeypatch.setattr(devices, "one_is_faster", lambda number, step: step())  # None: no, it is not
     tried, _ = train(recipe, data=few_digits, device="cpu", progress=False, out=tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), tried.parameters(), strict=True))
     assert read_tensors(tmp_path / "resume.safetensors")[1]["threads"] == 2
