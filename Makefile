@@ -21,7 +21,7 @@ help:
 	@echo "make figures    draw figures/ again"
 	@echo "make save       run the notebooks and save their outputs in place"
 	@echo "make results    measure again what results/ holds (two hours; minutes on a large GPU)"
-	@echo "make bench [PARTS=\"peers loop cost gpu views\"]   measure speed, beside other Mixers and alone (ten minutes)"
+	@echo "make bench [PARTS=\"peers loop cost gpu views busy\"]   measure speed, beside other Mixers and alone (ten minutes)"
 	@echo "make address [URL=https://github.com/you/fork]   write the repository's address into the notebooks"
 
 # pyproject.toml is the one list of dependencies: when it changes, they are installed again.
@@ -49,7 +49,7 @@ check: $(READY)
 	$(PYTEST) tests -m "not slow" --durations=4
 
 lab: $(READY)
-	$(BIN)/python -m jupyterlab notebooks/00_start_here.ipynb
+	$(BIN)/python -m jupyterlab --config=tools/nbconvert_config.py notebooks/00_start_here.ipynb
 
 site: $(READY)
 	$(BIN)/python tools/website.py

@@ -4,6 +4,7 @@
     python benchmarks/bench.py peers loop      MlpMixer beside other Mixers; train() beside the usual way
     python benchmarks/bench.py cost gpu        how cost grows; B/16 on a GPU
     python benchmarks/bench.py views           how soon the live views answer a key, in a browser
+    python benchmarks/bench.py busy            training beside busy programs, against one thread there
     python benchmarks/bench.py --smoke         whether it all runs, in seconds: nothing is kept
 
 Every number compared is measured in turn with the one it is compared with, in one process. What is found goes to
@@ -18,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works where the package is not installed
 
-PARTS = ("peers", "loop", "cost", "gpu", "views")
+PARTS = ("peers", "loop", "cost", "gpu", "views", "busy")
 
 
 def main(arguments=None):

@@ -5,11 +5,15 @@ The names below are imported when they are first used, so that ``import mixer_ut
 
 import importlib
 
+from mixer_utils._threads import set_before_torch as _set_before_torch
+
+_set_before_torch()  # whatever of the package is imported first
+
 __version__ = "0.1.0"
 
 _WHERE = {
     "_files": ("MixerError",),
-    "model": ("MlpMixer", "MixerBlock", "MlpBlock", "PatchEmbedding", "CONFIGS", "create_mixer"),
+    "model": ("MlpMixer", "MixerBlock", "MlpBlock", "PatchEmbedding", "CONFIGS", "create_mixer", "with_classes"),
     "data": ("load_dataset", "load_image_folder", "Dataset", "Split", "DataError"),
     "checkpoints": ("save_checkpoint", "load_checkpoint", "CheckpointError"),
     "official": ("load_official_npz", "save_official_npz", "load_timm"),

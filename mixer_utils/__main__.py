@@ -1,20 +1,37 @@
 """The command line: python -m mixer_utils train | evaluate | predict | explorer | grade."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
 from mixer_utils import MixerError
+from mixer_utils._files import at_home
+
+SURE = 0.5  # how far the likeliest class's probability is ahead of the second's, at least, to be called sure
 
 
 def main(arguments=None):
     """Run one command; a mistake ends in one sentence on stderr and exit status 1 (2 for unusable arguments)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a pipe may know few letters, and no file's name shall cost its answer
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
+        expand(options)
         options.run(options)  # imports what is heavy: --help and a typo answer at once
     except (MixerError, ValueError) as error:
         sys.exit(f"error: {error}")
+
+
+def expand(options):
+    """Put the home folder in place of ~ in every path: shells leave it in --out=~/run. Raises ValueError."""
+    for name, value in vars(options).items():
+        if isinstance(value, Path):
+            setattr(options, name, at_home(value))
+        elif isinstance(value, list):
+            setattr(options, name, [at_home(part) if isinstance(part, Path) else part for part in value])
 
 
 def parser():
@@ -22,11 +39,18 @@ def parser():
     commands = top.add_subparsers(required=True, metavar="train | evaluate | predict | explorer | grade")
 
     train = commands.add_parser("train", help="train by a recipe and write the run to a folder")
-    train.add_argument("--recipe", default="minute", help="a recipe's name (default: minute)")
+    train.add_argument("--recipe", help="a recipe's name (default: minute; with --more-epochs, the finished run's)")
     train.add_argument("--out", required=True, type=Path, help="the folder of the run")
-    train.add_argument("--seed", type=int, default=0, help="decides weights, order and augmentation (default: 0)")
+    train.add_argument("--data", type=Path, metavar="FOLDER", help="images of your own: a folder with train and val, "
+                       "each with one folder a class (default: the recipe's data set)")  # fmt: skip
+    train.add_argument("--seed", type=int, help="decides weights, order and augmentation (default: 0; with "
+                       "--more-epochs, one more than the finished run's)")  # fmt: skip
     train.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-    train.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out, or begin it")
+    train.add_argument("--more-epochs", type=int, metavar="N", help="train the model of the finished run in --out for "
+                       "N more epochs, as a new run beside it")  # fmt: skip
+    train.add_argument("--save-every", type=float, default=10, metavar="MINUTES",
+                       help="keep a state for --resume inside long epochs, too (default: 10)")  # fmt: skip
     train.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one value of the recipe"
     )
@@ -35,13 +59,20 @@ def parser():
     train.set_defaults(run=run_train)
 
     evaluate = commands.add_parser("evaluate", help="print a run's report on the test images; write DIR/metrics.json")
-    evaluate.add_argument("dir", type=Path, help="the folder of a run")
+    evaluate.add_argument("dir", type=Path, help="the folder of a run, or the name of a model that ships: mnist")
+    evaluate.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="on these images instead, one folder a class; write DIR/metrics-FOLDER.json",
+    )
     evaluate.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     evaluate.set_defaults(run=run_evaluate)
 
     predict = commands.add_parser("predict", help="say what is on image files")
-    predict.add_argument("dir", type=Path, help="the folder of a run")
+    predict.add_argument("dir", type=Path, help="the folder of a run, or the name of a model that ships: mnist")
     predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    predict.add_argument("--show", type=Path, metavar="OUT.png", help="save a picture of what the model was given")
     predict.set_defaults(run=run_predict)
 
     explorer = commands.add_parser("explorer", help="write one page that shows a model from inside, for any browser")
@@ -66,43 +97,126 @@ def run_train(options):
     from mixer_utils.recipes import changed
     from mixer_utils.training import train
 
-    _, history = train(changed(options.recipe, options.set), seed=options.seed, device=options.device, out=options.out,
-                       resume=options.resume, tensorboard=options.tensorboard, compile=options.compile)  # fmt: skip
+    recipe, seed, model, out = options.recipe or "minute", 0, None, options.out
+    if options.more_epochs is not None:
+        recipe, seed, model, out = longer(options)
+    recipe = changed(recipe, options.set)
+    data = folder_for(options.data, recipe) if options.data is not None else None
+    seed = seed if options.seed is None else options.seed
+    written = out / "history.json"
+    before = json.loads(written.read_bytes()) if options.resume and written.is_file() else None
+    _, history = train(recipe, data=data, model=model, seed=seed, device=options.device, out=out,
+                       resume=options.resume, tensorboard=options.tensorboard, compile=options.compile,
+                       save_every=options.save_every)  # fmt: skip
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes is enough to tell
+    if dataclasses.asdict(history) == before:  # nothing was left to train
+        print(f"{out} was finished before: --more-epochs N trains its model for longer, as a new run.")
     for epoch, accuracy in enumerate(history.epochs["validation_accuracy"], 1):
         print(f"epoch {epoch:2}: training loss {history.epochs['train_loss'][epoch - 1]:.4f}, "
               f"validation accuracy {accuracy:.2%}")  # fmt: skip
-    print(f"{history.train_seconds:.1f} s of training. Next: python -m mixer_utils evaluate {options.out}")
+    same_data = f" --data {options.data}" if options.data is not None else ""
+    print(f"{history.train_seconds:.1f} s of training. Next: python -m mixer_utils evaluate {out}{same_data}")
+
+
+def folder_for(folder, recipe):
+    """The Dataset of a folder of images, at the size that the recipe's model is made for."""
+    from mixer_utils.data import load_image_folder
+    from mixer_utils.model import CONFIGS
+
+    return load_image_folder(folder, CONFIGS.get(recipe.model, {}).get("image_size", 28))
+
+
+def longer(options):
+    """Recipe, seed, model and folder of a run that trains the model of a finished one for more epochs.
+
+    It is a new run, with a schedule of its own: at the end of the finished one the learning rate has come down to zero.
+    Raises ValueError for a run that is not finished, or whose data its recipe does not name.
+    """
+    from mixer_utils.recipes import Recipe, find_recipe
+
+    model, about = load_run(options.out)
+    recipe = Recipe(**about["recipe"])
+    steps = recipe.epochs * about["steps_per_epoch"]
+    if about["steps"] < steps:
+        raise ValueError(f"{options.out} stopped after step {about['steps']} of {steps}: go on with --resume first.")
+    if options.data is None and about["dataset"] != recipe.dataset:
+        raise ValueError(
+            f"{options.out} was trained on {about['dataset']}, and its recipe names {recipe.dataset}: say where its "
+            "images are, --data FOLDER."
+        )
+    if options.recipe is not None:
+        recipe = find_recipe(options.recipe)
+    folder = Path(f"{options.out}+{options.more_epochs}")
+    return dataclasses.replace(recipe, epochs=options.more_epochs), about["seed"] + 1, model, folder
 
 
 def run_evaluate(options):
     from mixer_utils._files import write_atomically
-    from mixer_utils.data import load_dataset
+    from mixer_utils.data import load_dataset_of, load_for_evaluation
     from mixer_utils.devices import pick_device
     from mixer_utils.evaluation import evaluate
     from mixer_utils.model import count_parameters
 
     model, about = load_run(options.dir)
-    report = evaluate(model.to(pick_device(options.device)), load_dataset(about["dataset"]))
+    if options.data is not None:
+        data = load_for_evaluation(options.data, about, model.image_shape)
+        path = options.dir / f"metrics-{data.name}.json"
+    else:
+        data = load_dataset_of(about)
+        path = options.dir / "metrics.json"
+    report = evaluate(model.to(pick_device(options.device)), data)
     print(report)
     metrics = report.metrics() | {key: about[key] for key in (
-        "seed", "device", "torch_version", "train_seconds", "images_per_second", "dataset")}  # fmt: skip
-    metrics |= {"recipe": about["recipe"]["name"], "num_parameters": count_parameters(model)}
-    write_atomically(options.dir / "metrics.json", json.dumps(metrics, indent=1).encode())
+        "seed", "device", "torch_version", "train_seconds", "images_per_second")}  # fmt: skip
+    metrics |= {"dataset": data.name, "recipe": about["recipe"]["name"], "num_parameters": count_parameters(model)}
+    if options.dir.is_dir():  # the model that ships has no folder
+        write_atomically(path, json.dumps(metrics, indent=1).encode())
 
 
 def run_predict(options):
     import torch
 
-    from mixer_utils.data import normalize, read_image
+    from mixer_utils.data import DataError, normalize, pictures_of, read_image
 
     model, about = load_run(options.dir)
-    images = torch.stack([read_image(path, model.image_shape) for path in options.images])
-    with torch.inference_mode():
-        chances, classes = model(normalize(images, about["mean"], about["std"])).softmax(1).max(1)
-    for path, chance, i in zip(options.images, chances.tolist(), classes.tolist(), strict=True):
-        print(f"{path}: {about['class_names'][i]} ({chance:.1%})")
+    images = {}
+    for path in options.images:
+        try:
+            images[path] = read_image(path, model.image_shape, pictures_of(about))
+        except DataError as error:  # the others are answered
+            print(f"error: {error}", file=sys.stderr)
+    if images:
+        with torch.inference_mode():
+            logits = model(normalize(torch.stack(list(images.values())), about["mean"], about["std"]))
+        probabilities = logits.softmax(1)
+        for path, row in zip(images, probabilities, strict=True):
+            print(f"{path}: {answer(row, about['class_names'])}")
+        if options.show:
+            show_predictions(options.show, images, probabilities, about["class_names"])
+    if len(images) < len(set(options.images)):
+        sys.exit(1)
+
+
+def answer(probabilities, class_names):
+    """The likeliest class in words, and the second where it comes close."""
+    (first, second), (best, other) = (tensor.tolist() for tensor in probabilities.topk(2))
+    said = f"{class_names[best]} ({first:.1%})"
+    return said if first - second >= SURE else f"{said}, not sure: perhaps {class_names[other]} ({second:.1%})"
+
+
+def show_predictions(path, images, probabilities, class_names):
+    """Save a picture: each original, what the model was given of it, and the probabilities."""
+    import numpy as np
+
+    from mixer_utils.data import decode, opaque
+    from mixer_utils.plotting import plot_predictions
+
+    originals = [np.asarray(opaque(decode(file))) for file in images]
+    picture = plot_predictions(originals, list(images.values()), probabilities, class_names, [p.name for p in images])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.savefig(path)
+    print(f"{path}: each picture, what the model was given, and the probabilities.")
 
 
 def run_explorer(options):
@@ -120,12 +234,14 @@ def run_grade(options):
 
 
 def load_run(folder):
-    """The model of a run and what was saved beside it. Raises CheckpointError."""
-    from mixer_utils.checkpoints import CheckpointError, load_checkpoint
+    """The model of a run, or one that ships, by its name, and what was saved beside it. Raises CheckpointError."""
+    from mixer_utils.checkpoints import PRETRAINED, CheckpointError, load_checkpoint
 
-    model = load_checkpoint(folder / "model.safetensors")
+    by_name = str(folder) in PRETRAINED and not folder.is_dir()
+    path = PRETRAINED[str(folder)] if by_name else folder / "model.safetensors"
+    model = load_checkpoint(path)
     if "recipe" not in model.about:
-        raise CheckpointError(f"{folder / 'model.safetensors'} was not written by `train --out`: it names no recipe.")
+        raise CheckpointError(f"{path} was not written by `train --out`: it names no recipe.")
     return model, model.about
 
 

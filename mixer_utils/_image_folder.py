@@ -1,13 +1,24 @@
 """Folders of image files: which images there are, and how they are read, one batch at a time."""
 
+import collections
 import dataclasses
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
-from mixer_utils._files import DataError
+from mixer_utils._files import DataError, reason_of
+from mixer_utils._pictures import INSTALL, decode, opaque, picture_endings
+from mixer_utils._threads import usable_cores
+
+# What systems put beside people's files, besides names that begin with a dot. In lower case.
+HIDDEN = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}
+OUTSIDE = " outside of the class folders"
+# What the two splits are called elsewhere; the likeliest comes first.
+SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev", "eval", "test", "testing")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,28 +73,129 @@ class FolderSplit:
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # its own: reading takes none of the caller's random numbers
         )
-        for batch in loader:
+        for batch in shared_memory_explained(loader):
             if isinstance(batch, DataError):
                 raise batch
             images, index = batch
-            yield images.to(device, non_blocking=True), self.labels[index.to(device)]
+            yield images.to(device, non_blocking=True), self.labels[torch.tensor(index, device=device)]
+
+
+def check_splits(root):
+    """Raise DataError where ``root`` holds something else than train and val, and say what to do with it."""
+    if not root.is_dir():
+        raise DataError(f"There is no folder {root}: give the path of one that holds the folders train and val.")
+    folders, _ = listed(root)
+    missing = [part for part in SPLIT_NAMES if not (root / part).is_dir()]
+    inside = [name for name in folders if all((root / name / part).is_dir() for part in SPLIT_NAMES)]
+    renamed = {part: likeliest(folders, SPLIT_NAMES[part]) for part in missing}
+    if inside and missing:
+        advice = f"give the path {root / inside[0]}"
+    elif any(renamed.values()):
+        advice = " and ".join(f"rename {name} to {part}" if name else f"make {part}" for part, name in renamed.items())
+    elif len(missing) == 2:
+        advice = "move the class folders into train, and a tenth of each class's images into the same folders in val"
+    else:
+        return  # what is missing is told by name, or nothing is
+    found = f"the folders {some(folders, ())}" if folders else "no folders"
+    raise DataError(
+        f"{root} holds {found} in place of train and val, each with one folder of images for each class: {advice}."
+    )
+
+
+def likeliest(names, known):
+    """The one of the ``names`` that comes first among the ``known``, None where there is none."""
+    return next((name for other in known for name in names if name.lower() == other), None)
 
 
 def image_files(folder, size, randaugment):
-    """The FolderSplit of ``folder``, and the names of its classes. Raises DataError where there are none."""
-    from torchvision.datasets import ImageFolder
+    """The FolderSplit of ``folder``, and the names of its classes: those of the folders in it, sorted.
 
+    Hidden files and folders are passed over at any depth. What else is left out is told in one printed line. Raises
+    DataError where there is no class, or a class without an image.
+    """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}: make it, with one folder of images for each class.")
-    try:
-        images = ImageFolder(folder, allow_empty=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} holds no class folders: put the images of each class in a folder there.") from error
-    empty = some(images.classes, {images.classes[label] for label in images.targets})
+    classes, names = listed(folder)
+    classes = [name for name in classes if not leads_up(folder / name)]
+    if not classes:
+        raise DataError(f"{folder} holds no class folders: put the images of each class in a folder there.")
+    endings = picture_endings()
+    left_out = collections.Counter()
+    for ending in map(ending_of, names):
+        left_out[ending + OUTSIDE if ending in endings else ending] += 1
+    paths, labels = [], []
+    for label, name in enumerate(classes):
+        for path in files_below(folder / name):
+            if ending_of(path) in endings:
+                paths.append(os.fsencode(path))
+                labels.append(label)
+            else:
+                left_out[ending_of(path)] += 1
+    empty = some(classes, {classes[label] for label in labels})
     if empty != "none":
-        raise DataError(f"{folder} has class folders without an image ({empty}): fill them, or delete them.")
-    paths = np.array([os.fsencode(path) for path, _ in images.samples])
-    return FolderSplit(paths, torch.tensor(images.targets), size, randaugment), images.classes
+        told = f" ({counted(left_out)})" if left_out else ""
+        raise DataError(f"{folder} has class folders without an image ({empty}): fill them, or move them away{told}.")
+    if left_out:
+        print(f"{folder.parent.name}/{folder.name}: {counted(left_out)}.")
+    return FolderSplit(np.array(paths), torch.tensor(labels), size, randaugment), classes
+
+
+def listed(folder):
+    """The names of the folders and of the files in a folder, sorted, without hidden ones. Raises DataError."""
+    _, folders, names = next(os.walk(folder, onerror=refused))
+    return visible(folders), visible(names)
+
+
+def files_below(folder):
+    """The paths of all files below a folder, in torchvision's order, without hidden ones. Raises DataError.
+
+    Links are followed, each real folder once, and none that leads back up: its files would come again, as this class.
+    """
+    seen = set()
+    found = []
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=refused):
+        real = os.path.realpath(here)
+        if real in seen or leads_up(here):
+            folders.clear()  # and no further here
+            continue
+        seen.add(real)
+        folders[:] = visible(folders)
+        found += [(here, name) for name in visible(names)]
+    return [os.path.join(here, name) for here, name in sorted(found)]
+
+
+def leads_up(folder):
+    """Whether a folder is a link to one that it lies in, by its path or by where links on that path lead."""
+    real = Path(os.path.realpath(folder))
+    if str(real) == str(folder):
+        return False
+    return any(Path(os.path.realpath(parent)).is_relative_to(real) for parent in Path(folder).parents)
+
+
+def visible(names):
+    """The names, sorted, of what people put there themselves."""
+    return sorted(name for name in names if name[0] != "." and name.lower() not in HIDDEN)
+
+
+def refused(error):
+    """What os.walk calls where a folder cannot be listed; it would go on as if that were empty."""
+    raise DataError(f"{error.filename} cannot be read ({error.strerror}): get the right to read it.") from error
+
+
+def ending_of(path):
+    return os.path.splitext(path)[1].lower()
+
+
+def counted(left_out):
+    """How many files of each kind were left out, {kind: number}, in words; first what could be read after all."""
+    kinds = sorted(left_out, key=lambda kind: (-left_out[kind], kind))
+    kinds.sort(key=lambda kind: kind not in INSTALL and OUTSIDE not in kind)
+    told = []
+    for kind in kinds[:6]:
+        remedy = f" (to read those: `{INSTALL[kind]}`)" if kind in INSTALL else ""
+        told.append(f"{left_out[kind]} {kind or 'without an ending'}{remedy}")
+    others = f" and {len(kinds) - 6} more" if kinds[6:] else ""
+    return f"left out {', '.join(told)}{others}"
 
 
 def some(names, others):
@@ -105,7 +217,7 @@ def image_transform(size, randaugment, train):
 
 @dataclasses.dataclass(frozen=True)
 class ImageReader:
-    """``reader[index list]`` is a batch, (uint8 (B, 3, size, size), index tensor), or the DataError of a damaged file.
+    """``reader[index list]`` is a batch, (uint8 (B, 3, size, size), index list), or the DataError of a damaged file.
 
     It runs in DataLoader's processes. The error is returned, not raised: raised there, it would arrive as a traceback.
     """
@@ -123,47 +235,62 @@ class ImageReader:
                     images.append(self.transform(read_rgb(os.fsdecode(self.paths[i]))))
                 except DataError as error:
                     return error
-        return torch.stack(images), torch.tensor(index)
+        batch = torch.stack(images)
+        if get_worker_info() is not None:
+            batch.share_memory_()  # here, where a failure is heard: in the thread that sends batches one would be lost
+        return batch, index
 
 
 def read_rgb(path):
-    """An image file as Pillow's RGB image. Raises DataError for one that is missing, damaged or no image."""
-    from PIL import Image
+    """An image file as Pillow's RGB image: upright, 8 bits a channel, white where it is transparent.
 
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except Exception as error:  # Pillow's are of many kinds, by format and by damage
-        reason = "damaged, or not an image" if os.path.isfile(path) else "no such file"
-        raise DataError(f"{path} cannot be read ({reason}): replace it, or delete it and run again.") from error
-
-
-def read_image(path, image_shape):
-    """An image file as uint8 (in_channels, H, W), resized. Dark ink on light paper is inverted for one-channel models.
-
-    What is transparent counts as white paper.
-
-    Raises ValueError for a file that is missing or no image.
+    Raises DataError for a file that is missing, damaged, too large or no image.
     """
-    from PIL import Image
+    return opaque(decode(path))
+
+
+def read_image(path, image_shape, pictures="stretch"):
+    """A picture file as a model gets it: uint8 (in_channels, H, W). What is transparent counts as white paper.
+
+    ``pictures`` says how the images that the model was trained on were made, as ``Dataset.pictures`` does: "digit" is
+    MNIST's way (``photograph.read_digit``); "crop" is that of a folder of images (the shorter side resized, the centre
+    cut out); "stretch" resizes both sides, and inverts dark on light for one-channel models.
+
+    Raises DataError for a file that is missing, damaged or no picture, and where no digit or several are found.
+    """
     from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
     channels, height, width = image_shape
-    try:
-        with Image.open(path) as image:
-            image.verify()  # checksums: torchvision's own decoder crashes the interpreter where a PNG's are wrong
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16 bits a pixel
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    except (OSError, ValueError, SyntaxError) as error:  # SyntaxError is Pillow's for a damaged PNG
-        reason = "damaged, or not an image" if path.is_file() else "no such file"
-        raise ValueError(f"{path} cannot be read ({reason}): give the path of an image file.") from error
+    if pictures == "digit":
+        from mixer_utils.photograph import read_digit  # scipy takes its time
+
+        return torch.from_numpy(read_digit(path, size=height))[None]
+    image = opaque(decode(path))
+    if pictures == "crop":
+        return image_transform(height, randaugment=0, train=False)(image)
     image = resize(pil_to_tensor(image.convert("L" if channels == 1 else "RGB")), [height, width], antialias=True)
     if channels == 1 and torch.cat([image[0, 0], image[0, -1], image[0, :, 0], image[0, :, -1]]).float().mean() > 127:
         image = 255 - image  # MNIST's digits are light on dark
     return image
+
+
+def shared_memory_explained(loader):
+    """What the loader gives. Raises DataError where its processes could not hand it over: containers have little room.
+
+    https://docs.docker.com/engine/containers/run/ (--shm-size): 64 MB of /dev/shm, unless more is asked for.
+    """
+    try:
+        yield from loader
+    except (RuntimeError, OSError) as error:
+        signs = ("DataLoader worker (pid", "shared memory", "Bus error", "No space left on device", "torch_shm_manager")
+        if not any(sign in str(error) for sign in signs):
+            raise
+        reason = reason_of(error).split(". ")[0]  # what follows are guesses
+        room = f" of {shutil.disk_usage('/dev/shm').total / 2**20:.0f} MB" if os.path.isdir("/dev/shm") else ""
+        raise DataError(
+            f"The processes that read the images were lost ({reason}), most often for want of shared memory, "
+            f"/dev/shm{room}: set MIXER_WORKERS=0 to read without them, or start the container with --shm-size=2g."
+        ) from error
 
 
 def num_workers(count):
@@ -173,9 +300,7 @@ def num_workers(count):
     """
     asked = os.environ.get("MIXER_WORKERS")
     if asked is None:
-        # The cores this process may use can be fewer than the machine's; only Linux says so.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(8, cores) if count >= 64 else 0
+        return min(8, usable_cores()) if count >= 64 else 0
     if not asked.isdecimal():
         raise DataError(f"MIXER_WORKERS is {asked!r}: it must be a whole number of processes, 0 for none.")
     return int(asked)

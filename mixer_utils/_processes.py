@@ -99,5 +99,5 @@ def lost(processes, error):
     reason = " ".join(str(error).split())[:160]
     return DeviceError(
         f"Process {processes.rank} of {processes.size} lost the others ({reason}): one of them has ended, see its "
-        f"message above; start all again with --resume to go on from the last whole epoch."
+        f"message above; start all again with --resume to go on from the last state that was kept."
     )

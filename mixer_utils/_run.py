@@ -8,13 +8,24 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import numbers
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
 
-from mixer_utils._files import CheckpointError, MixerError, make_folder, write_atomically
+from mixer_utils._files import (
+    CheckpointError,
+    MixerError,
+    at_home,
+    make_folder,
+    one_line,
+    reason_of,
+    switched_off,
+    write_atomically,
+)
 from mixer_utils.checkpoints import read_tensors, save_checkpoint, write_tensors
 from mixer_utils.evaluation import loss_and_accuracy
 from mixer_utils.snapshots import Snapshots
@@ -43,7 +54,7 @@ class Observer:
         """After the last step, or after an exception."""
 
 
-def observers_of(run, progress, tensorboard, snapshots):
+def observers_of(run, progress, tensorboard, snapshots, saver):
     """Those who look on at a run, in the order in which they are told. In all processes but the first, fewer."""
     first = run.processes.first
     observers = [ProgressBar(progress and first)]
@@ -53,7 +64,7 @@ def observers_of(run, progress, tensorboard, snapshots):
     if snapshots is not None:
         observers.append(SnapshotTaker(snapshots))  # in every process: each measures its share of the validation images
     if run.out is not None and first:
-        observers.append(Saver())
+        observers.append(saver)
     return observers
 
 
@@ -61,7 +72,7 @@ class ProgressBar(Observer):
     """tqdm's bar, in a notebook or a terminal; it goes away when the run ends, since its numbers are in the history."""
 
     def __init__(self, show):
-        self.show = show and os.environ.get("MIXER_PROGRESS") != "0"  # so that saved notebooks hold no bars
+        self.show = show and not switched_off("MIXER_PROGRESS")  # so that saved notebooks hold no bars
         self.bar = None
 
     def begin(self, run):
@@ -91,7 +102,7 @@ class TensorBoard(Observer):
             raise TrainingError(
                 "tensorboard is not installed: run `pip install tensorboard`, or leave it out."
             ) from error
-        self.writer = SummaryWriter(folder)
+        self.writer = SummaryWriter(at_home(folder))
 
     def write(self, prefix, record, step):
         for name, value in record.items():
@@ -150,22 +161,52 @@ class SnapshotTaker(Observer):
 
 
 class Saver(Observer):
-    """Keeps what ``resume=True`` goes on from, after every epoch."""
+    """Keeps what ``resume=True`` goes on from: after every epoch, every so many minutes in one, and at a stop by hand.
+
+    Raises ValueError for a number of minutes that is none.
+    """
+
+    def __init__(self, minutes):
+        if not isinstance(minutes, numbers.Real) or not minutes > 0:
+            raise ValueError(f"save_every is {minutes!r}: it must be a number of minutes above 0, or inf for never.")
+        self.minutes = minutes
+        self.last = None  # when a state was written, in seconds of the monotonic clock
+
+    def begin(self, run):
+        self.last = time.monotonic()
+
+    def after_step(self, run, record):
+        if run.stopped or time.monotonic() - self.last >= 60 * self.minutes:
+            self.save(run)
 
     def after_epoch(self, run, record):
+        self.save(run)
+
+    def save(self, run):
         save_state(run)
+        self.last = time.monotonic()
 
 
 # --- the folder of a run ----------------------------------------------------------------------------------------------
 
-STATES = ("resume.safetensors", "resume-previous.safetensors")  # after the last epoch, and after the one before it
+STATES = ("resume.safetensors", "resume-previous.safetensors")  # the last state that was kept, and the one before it
+
+
+def has_state(out):
+    """Whether there is something to go on from in the folder of a run."""
+    return any((Path(out) / name).exists() for name in STATES)
 
 
 def prepare_folder(out, resume):
     """Make the run's folder. One that holds a run or cannot be written is refused now, not after an hour."""
-    if not resume and any((Path(out) / name).exists() for name in STATES):
+    if not resume and has_state(out):
         raise TrainingError(
             f"{out} already holds a run: go on with it (resume=True, or --resume), or give another folder."
+        )
+    if not has_state(out) and (Path(out) / "model.safetensors").exists():
+        raise TrainingError(
+            f"{out} already holds a trained model, and no {STATES[0]} from which its run could go on: give another "
+            f"folder, or move that model away."
         )
     try:
         make_folder(out)
@@ -173,7 +214,7 @@ def prepare_folder(out, resume):
             for unfinished in Path(out).glob(f".{name}-*"):  # left by a process that was killed while writing
                 unfinished.unlink()
     except OSError as error:
-        raise TrainingError(f"The folder {out} cannot be written ({error.strerror}): give another one.") from error
+        raise TrainingError(f"The folder {out} cannot be written ({reason_of(error)}): give another one.") from error
 
 
 def fingerprint(data):
@@ -181,20 +222,25 @@ def fingerprint(data):
     return f"{data.name}, {hashlib.sha256(data.train.labels.numpy().tobytes()).hexdigest()[:16]}"
 
 
-def save_model(run):
-    """What a run leaves when it ends: model.safetensors and history.json."""
-    about = run.about | {
+def about_model(run):
+    """What is known of the model that a run leaves."""
+    return run.about | {
         "steps": run.step, "mean": run.data.mean, "std": run.data.std, "class_names": run.data.class_names,
+        "pictures": run.data.pictures,
         "train_seconds": run.history.train_seconds, "images_per_second": run.history.images_per_second,
     }  # fmt: skip
-    save_checkpoint(run.model, Path(run.out) / "model.safetensors", **about)
+
+
+def save_model(run):
+    """What a run leaves when it ends: model.safetensors and history.json."""
+    save_checkpoint(run.model, Path(run.out) / "model.safetensors", **about_model(run))
     write_atomically(Path(run.out) / "history.json", json.dumps(dataclasses.asdict(run.history)).encode())
 
 
 def save_state(run):
-    """Everything a run needs to go on after an epoch, as one file of tensors and one JSON text.
+    """Everything a run needs to go on after any of its steps, as one file of tensors and one JSON text.
 
-    The file of the epoch before is kept beside it: at every moment one of the two is whole.
+    The file before it is kept beside it: at every moment one of the two is whole.
     """
     latest, previous = (Path(run.out) / name for name in STATES)
     tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
@@ -203,13 +249,38 @@ def save_state(run):
             tensors |= {f"optimizer.{i}.{key}.{name}": value for name, value in values.items()}
     if latest.exists():
         os.replace(latest, previous)
-    write_tensors(latest, tensors, {**run.identity, "history": dataclasses.asdict(run.history)})
+    about = {**run.identity, "history": dataclasses.asdict(run.history), "seconds": run.seconds,
+             "threads": torch.get_num_threads()}  # fmt: skip
+    write_tensors(latest, tensors, about)
+    run.saved_step = run.step
 
 
 def load_state(run):
-    """Fill the run with what ``save_state`` wrote. Raises TrainingError or CheckpointError."""
+    """Fill the run with what ``save_state`` wrote, if it has written anything. Raises TrainingError or CheckpointError.
+
+    A job that is started again and again until it is done always asks to resume, the first time too.
+    """
     if run.out is None:
         raise TrainingError("resume=True needs out=, the folder of the run to go on with.")
+    if has_state(run.out):
+        fill(run)
+    elif run.processes.first:
+        print("There is no state to resume from yet: the run begins at its first step.")
+    at_the_same_step(run)
+
+
+def at_the_same_step(run):
+    """Raise TrainingError unless all processes of the run are where this one is."""
+    (mean,) = run.processes.mean(torch.tensor([float(run.step)], device=run.device))
+    if mean != run.step:
+        raise TrainingError(
+            f"Process {run.processes.rank} found the run in {run.out} at step {run.step}, and others found it at "
+            f"another: give an out that is one and the same folder for all processes."
+        )
+
+
+def fill(run):
+    """Fill the run with what ``save_state`` wrote."""
     path, tensors, about = read_state(run.out)
     if "recipe" not in about or "history" not in about:
         raise TrainingError(f"{path} holds no run to go on with: give another out.")
@@ -217,8 +288,12 @@ def load_state(run):
     saved = {**about["recipe"], **{key: about.get(key) for key in ("seed", "data")}}
     other = [f"{key} {saved.get(key)!r}, not {value!r}" for key, value in asked.items() if saved.get(key) != value]
     if other:
+        longer = (
+            "; --more-epochs N trains a finished run for longer" if asked["epochs"] > saved.get("epochs", 0) else ""
+        )
         raise TrainingError(
-            f"{path} is of another run ({'; '.join(other)}): give the same recipe, seed and data, or another out."
+            f"{path} is of another run ({'; '.join(other)}): give the same recipe, seed and data, or another "
+            f"out{longer}."
         )
     try:
         run.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
@@ -231,10 +306,12 @@ def load_state(run):
                 *_, parameter, name = key.split(".", 3)
                 state.setdefault(int(parameter), {})[name] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    run.threads = about.get("threads")
     run.history.steps = about["history"]["steps"]
     run.history.epochs = about["history"]["epochs"]
     run.first_epoch = len(run.history.epochs["seconds"])
-    run.step = run.first_epoch * run.steps_per_epoch
+    run.seconds = about.get("seconds", 0.0)
+    run.step = run.saved_step = len(run.history.steps["loss"])
 
 
 def read_state(out):
@@ -247,10 +324,10 @@ def read_state(out):
     except CheckpointError as error:
         with contextlib.suppress(CheckpointError):
             _, about = read_tensors(previous)
-            epoch = len(about["history"]["epochs"]["seconds"])
+            step = len(about["history"]["steps"]["loss"])
             raise TrainingError(
-                f"{latest} is damaged, but {previous.name} beside it, of epoch {epoch}, is good: delete {latest.name} "
-                f"and resume again to go on from there."
+                f"{latest} cannot be read, but {previous.name} beside it, of step {step}, is good: move "
+                f"{latest.name} away and resume again to go on from there."
             ) from error
         raise
 
@@ -271,10 +348,27 @@ def out_of_memory_explained(batch_size, device):
         ) from error
 
 
+@contextlib.contextmanager
+def compiler_explained():
+    """Say why torch.compile does not work here, and what to do: its own errors are a page long."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = one_line(getattr(error, "inner_exception", error))[:160]
+        raise TrainingError(
+            f"torch.compile does not work here ({reason}): install a C++ compiler (g++ or clang), or leave "
+            "compile=True (--compile) away."
+        ) from error
+
+
 def not_finite(run, record, epoch):
-    """What to say when a loss is infinite or not a number, and where the last good state is."""
-    good = f"{Path(run.out) / STATES[0]} (epoch {epoch})" if run.out is not None and epoch else "none"
+    """What to say when a loss is infinite or not a number, and where the last state is."""
+    kept = max(run.saved_step, epoch * run.steps_per_epoch)  # processes that write nothing know of whole epochs alone
+    when = f"step {kept}" if kept % run.steps_per_epoch else f"epoch {kept // run.steps_per_epoch}"
+    state = f"{Path(run.out) / STATES[0]} ({when})" if run.out is not None and kept else "none"
     return (
         f"The loss became {record['loss']} at step {run.step}, at learning rate {record['learning_rate']:.2g}: lower "
-        f"the recipe's learning_rate or raise its warmup. Last good checkpoint: {good}."
+        f"the recipe's learning_rate or raise its warmup. Last state kept: {state}."
     )

@@ -3,13 +3,18 @@
 import contextlib
 import ctypes
 import platform
+import statistics
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import torch
 
 from mixer_utils._files import MixerError
+from mixer_utils._threads import usable_cores
+
+LONG_STEP = 2.0  # seconds
 
 
 class DeviceError(MixerError):
@@ -41,6 +46,18 @@ def device_name(device):
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def seed_draws(seed, device):
+    """Seed what torch draws at random on the CPU and on ``device``.
+
+    ``torch.manual_seed`` draws the same, and looks for every other kind of device first: too long for every step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def autocast(device):
@@ -75,6 +92,44 @@ def keep_freed_memory():
             M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
             mallopt(M_MMAP_THRESHOLD, 2**30)
             mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextlib.contextmanager
+def fitting_threads(device, step, number=None):
+    """Inside, torch uses all threads that this process may; or one, on the CPU where ``step()`` is sooner done by one.
+
+    So it is beside busy programs, since threads wait for each other at every layer (see ``_threads``), and for tiny
+    networks. Three calls of each kind, in turn, tell; one printed line says where it is one thread. ``number`` asks for
+    that many, without a trial.
+    """
+    before = torch.get_num_threads()
+    most = min(before, usable_cores())
+    if number is None:
+        number = 1 if device.type == "cpu" and most > 1 and one_is_faster(most, step) else most
+        if number < most:
+            print(f"Training on one thread: beside other programs it is faster here than {most}.")
+    try:
+        torch.set_num_threads(min(number, most))
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def one_is_faster(number, step):
+    """Whether one thread does ``step()`` in less than 1 / 1.2 of the time that ``number`` of them take.
+
+    A step of seconds is not tried again: its layers are so large that waiting between them is nothing.
+    """
+    seconds = {number: [], 1: []}
+    for _ in range(3):
+        for count, times in seconds.items():
+            torch.set_num_threads(count)
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+            if times[-1] > LONG_STEP:
+                return False
+    return 1.2 * statistics.median(seconds[1]) < statistics.median(seconds[number])
 
 
 def replayed(function, warmup=3):

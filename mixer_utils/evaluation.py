@@ -11,16 +11,25 @@ import torch
 from torch.nn import functional as F
 
 from mixer_utils._processes import ALONE
+from mixer_utils._split_check import checked
 
 # --- what a model says of images --------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
 def predict_logits(model, images, data, batch_size=1000):
-    """Logits (N, num_classes) in float32, on the CPU, of uint8 images; the model is left in eval mode."""
+    """Logits (N, num_classes) in float32, on the CPU, of uint8 images; the model is left in eval mode.
+
+    A model in half precision, ``model.half()`` or ``model.bfloat16()``, gets its images in that.
+    """
     model.eval()
-    device = next(model.parameters()).device
-    return torch.cat([model(data.normalize(part.to(device))).float().cpu() for part in images.split(batch_size)])
+    weights = next(model.parameters())
+    dtype = weights.dtype if weights.is_floating_point() else torch.float32
+    logits = []
+    for part in images.split(int(batch_size)):
+        inputs = data.normalize(part.to(weights.device)).to(dtype)
+        logits.append(model(inputs).float().cpu())
+    return torch.cat(logits)
 
 
 def split_logits(model, split, data):
@@ -88,9 +97,19 @@ class Report:
 def evaluate(model, data, split="test"):
     """Run ``model`` over a split ("test" or "train") of a Dataset, or over a Split, and return the Report.
 
-    Raises ValueError for a model whose classes are not the data's.
+    Raises ValueError for a split that there is not, labels that are no classes of the data, images that are not uint8,
+    and a model whose classes are not the data's.
     """
-    part = getattr(data, split) if isinstance(split, str) else split
+    if not isinstance(split, str):
+        part, called = split, "the given split"
+    elif split in ("test", "train"):
+        part, called = getattr(data, split), f"the {split} split"
+    else:
+        raise ValueError(
+            f'There is no split {split!r}: choose "test" or "train", or give a Split; the images that a run held out '
+            "are hold_out(data.train, recipe.validation)[1], from mixer_utils.training."
+        )
+    part = checked(part, data, called)
     logits = split_logits(model, part, data)
     if logits.shape[1] != len(data.class_names):
         raise ValueError(

@@ -7,10 +7,13 @@ Letters in shapes: B batch, S tokens (patches), C channels (``hidden_dim``), P p
 """
 
 import math
+import numbers
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from mixer_utils._departures import departures, some_of, uncompiled, weights_of
 
 
 class PatchEmbedding(nn.Module):
@@ -112,13 +115,12 @@ class MlpMixer(nn.Module):
     def __init__(self, image_size=28, in_channels=1, patch_size=4, num_classes=10, num_blocks=4, hidden_dim=128,
                  tokens_mlp_dim=64, channels_mlp_dim=512, stochastic_depth=0.0, gelu="tanh"):  # fmt: skip
         super().__init__()
-        self.config = dict(
+        self.config = check_config(
             image_size=image_size, in_channels=in_channels, patch_size=patch_size, num_classes=num_classes,
             num_blocks=num_blocks, hidden_dim=hidden_dim, tokens_mlp_dim=tokens_mlp_dim,
             channels_mlp_dim=channels_mlp_dim, stochastic_depth=stochastic_depth, gelu=gelu,
         )  # fmt: skip
-        check_config(**self.config)
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        height, width = image_sides(self.config["image_size"])
 
         self.image_shape = (in_channels, height, width)
         self.num_tokens = (height // patch_size) * (width // patch_size)
@@ -152,8 +154,22 @@ def init_lecun_normal(module):
         fan_in = module.weight[0].numel()
         # flax truncates at two standard deviations and makes up for the variance this takes away
         std = math.sqrt(1 / fan_in) / 0.87962566103423978
-        nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        truncated_normal(module.weight, std)
         nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def truncated_normal(weight, std):
+    """Fill ``weight`` with normal numbers; those beyond two standard deviations are drawn again.
+
+    As ``nn.init.trunc_normal_`` does since torch 2.12. Before, it drew other numbers from the same seed.
+    """
+    if weight.is_meta:  # has a shape, and no numbers
+        return
+    weight.normal_(0, std)
+    while (outside := weight.abs() > 2 * std).any():
+        again = torch.empty_like(weight).normal_(0, std)
+        weight.copy_(torch.where(outside, again, weight))
 
 
 def check_images(images, image_shape):
@@ -168,14 +184,17 @@ def check_images(images, image_shape):
 
 
 def check_config(image_size, patch_size, stochastic_depth, gelu, **sizes):
-    """Raise ValueError, naming the parameter, unless an MlpMixer can be built from these sizes."""
+    """The configuration of an MlpMixer as a dict, in Python's own numbers: NumPy's count as whole numbers, too.
+
+    Raises ValueError, naming the parameter, unless an MlpMixer can be built from these sizes.
+    """
     try:
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        height, width = image_sides(image_size)
     except (TypeError, ValueError):
         raise ValueError(f"image_size is {image_size!r}: it must be a whole number or a pair (H, W).") from None
-    sizes = {"image_size (height)": height, "image_size (width)": width, "patch_size": patch_size, **sizes}
-    for name, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    sizes = {"patch_size": patch_size, **sizes}
+    for name, value in {"image_size (height)": height, "image_size (width)": width, **sizes}.items():
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} is {value!r}: it must be a whole number, 1 or more.")
     if height % patch_size or width % patch_size:
         fitting = [p for p in range(1, min(height, width) + 1) if height % p == width % p == 0]
@@ -183,10 +202,22 @@ def check_config(image_size, patch_size, stochastic_depth, gelu, **sizes):
             f"patch_size {patch_size} does not divide the image_size {height} x {width}: "
             f"choose one of {', '.join(map(str, fitting))}."
         )
-    if not isinstance(stochastic_depth, int | float) or not 0 <= stochastic_depth < 1:
+    if not isinstance(stochastic_depth, numbers.Real) or not 0 <= stochastic_depth < 1:
         raise ValueError(f"stochastic_depth is {stochastic_depth!r}: it must be at least 0 and below 1.")
     if gelu not in ("tanh", "erf"):
         raise ValueError(f'gelu is {gelu!r}: it must be "tanh" (the authors\') or "erf" (timm\'s).')
+    if isinstance(image_size, numbers.Integral):
+        image_size = int(image_size)
+    else:
+        image_size = [int(height), int(width)] if isinstance(image_size, list) else (int(height), int(width))
+    sizes = {name: int(value) for name, value in sizes.items()}
+    return {"image_size": image_size, **sizes, "stochastic_depth": float(stochastic_depth), "gelu": gelu}
+
+
+def image_sides(image_size):
+    """Height and width in pixels of an ``image_size``, which is one whole number for both or a pair (H, W)."""
+    height, width = (image_size, image_size) if isinstance(image_size, numbers.Integral) else image_size
+    return height, width
 
 
 def paper_config(num_blocks, patch_size, hidden_dim):
@@ -208,7 +239,10 @@ CONFIGS = {
     "mnist/7": dict(patch_size=7, num_blocks=3, hidden_dim=96, tokens_mlp_dim=48, channels_mlp_dim=384, gelu="erf"),
     "mnist/full": dict(patch_size=7, num_blocks=4, hidden_dim=192, tokens_mlp_dim=64, channels_mlp_dim=768, gelu="erf"),
     "mnist/4": dict(patch_size=4, num_blocks=4, hidden_dim=128, tokens_mlp_dim=64, channels_mlp_dim=512),
-}
+    # And for 32 x 32 images in colour.
+    "cifar/4": dict(image_size=32, in_channels=3, patch_size=4, num_blocks=4, hidden_dim=96, tokens_mlp_dim=48,
+                    channels_mlp_dim=384, gelu="erf"),
+}  # fmt: skip
 
 
 def create_mixer(name, **overrides):
@@ -219,6 +253,34 @@ def create_mixer(name, **overrides):
     if name not in CONFIGS:
         raise ValueError(f"There is no configuration {name!r}: choose one of {', '.join(CONFIGS)}.")
     return MlpMixer(**{**CONFIGS[name], **overrides})
+
+
+# --- a model that is changed ------------------------------------------------------------------------------------------
+
+
+def with_classes(model, num_classes):
+    """A copy of an MlpMixer with a new head for ``num_classes`` classes, to be fine-tuned: zero, as every head starts.
+
+    Everything else stays, device, dtype and training or eval mode as well; nothing is shared. A Linear put in the place
+    of ``model.head`` by hand works, too, but the model's configuration then names other classes than it has, and a file
+    of it could not be loaded again: ``save_checkpoint`` and ``train(out=...)`` refuse it.
+
+    Raises ValueError unless ``num_classes`` is a whole number, 1 or more, and for a model with other changes than such
+    a head.
+    """
+    model = uncompiled(model)
+    if not isinstance(model, MlpMixer):
+        raise ValueError(f"with_classes is for an MlpMixer, and this model is a {type(model).__name__}.")
+    with torch.device("meta"):  # shapes without numbers, which come below
+        result = MlpMixer(**{**model.config, "num_classes": num_classes})
+    changes = [change for change in departures(model, result) if not change.startswith("head.")]
+    if changes:
+        raise ValueError(f"This MlpMixer is no longer what its configuration says ({some_of(changes)}): copy another.")
+    tensors = {name: tensor.clone() for name, tensor in weights_of(model).items() if not name.startswith("head.")}
+    for name, tensor in result.head.state_dict().items():
+        tensors[f"head.{name}"] = tensors["stem.proj.weight"].new_zeros(tensor.shape)
+    result.load_state_dict(tensors, assign=True)
+    return result.train(model.training)
 
 
 # --- what a model costs -----------------------------------------------------------------------------------------------
@@ -243,7 +305,7 @@ def multiply_adds(config):
     image_size = config["image_size"]
     P = config["patch_size"]
     C = config["hidden_dim"]
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    height, width = image_sides(image_size)
     S = (height // P) * (width // P)
     stem = S * config["in_channels"] * P**2 * C
     token_mixing = 2 * S * config["tokens_mlp_dim"] * C

@@ -65,6 +65,32 @@ def plot_images(images, titles=None, columns=10, size=0.8, alt="A grid of images
     return picture
 
 
+def plot_predictions(originals, given, probabilities, class_names, titles):
+    """A row for each picture: the original, (H, W) or (H, W, 3), what the model was given, and its probabilities."""
+    probabilities = np.asarray(probabilities)
+    said = [f"{title}: {class_names[row.argmax()]} ({row.max():.1%})"
+            for title, row in zip(titles, probabilities, strict=True)]  # fmt: skip
+    rows = len(given)
+    most = min(10, len(class_names))
+    picture, axes = figure(rows, 3, (8, 2.2 * rows), f"Pictures, what the model was given, and its answers: "
+                           f"{'; '.join(said)}.", squeeze=False, width_ratios=[1, 1, 1.4])  # fmt: skip
+    for (left, middle, right), original, image, row, title in zip(
+        axes, originals, given, probabilities, said, strict=True
+    ):
+        left.imshow(original, cmap="gray")
+        left.set_title(title, fontsize=9, loc="left")
+        middle.imshow(as_picture(image), cmap="gray", vmin=0, vmax=255)
+        middle.set_title("what the model was given", fontsize=9)
+        for ax in (left, middle):
+            ax.axis("off")
+        shown = np.sort(np.argsort(-row, kind="stable")[:most])
+        right.bar([str(class_names[i]) for i in shown], row[shown], color=BLUE)
+        right.set(ylim=(0, 1))
+        right.set_ylabel("probability", fontsize=9)
+        right.tick_params(labelsize=9)
+    return picture
+
+
 def plot_matrix(matrix, title="", x="", y="", numbers=False, size=(4, 3.4), alt="", scale=None, ax=None):
     """A matrix of signed numbers, red above zero and blue below; ``numbers`` writes each value into its cell.
 

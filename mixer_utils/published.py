@@ -8,16 +8,19 @@ on from there; the file itself appears only when it is whole and checked.
 import contextlib
 import os
 import zipfile
-from pathlib import Path
 
+from mixer_utils._file_kinds import KINDS, kind_of
 from mixer_utils._files import (
     Broken,
     CheckpointError,
     Unreachable,
+    at_home,
     checksum,
     data_folder,
     download,
-    may_download,
+    one_line,
+    reason_of,
+    why_no_download,
     write_atomically,
 )
 from mixer_utils.checkpoints import PRETRAINED, load_checkpoint
@@ -70,15 +73,20 @@ def load_pretrained(name, weights=None):
 def published_file(name, weights):
     """The path of a file of ``PUBLISHED``, downloaded where it is not there, and checked. Raises CheckpointError."""
     file, mebibytes, sha256 = PUBLISHED[name, weights]
-    path = Path(os.environ.get("MIXER_WEIGHTS") or data_folder() / "weights") / file
+    path = at_home(os.environ.get("MIXER_WEIGHTS") or data_folder() / "weights") / file
     noted = path.with_name(path.name + ".sha256")
     if not path.is_file():
         fetch(ADDRESS + file, path, mebibytes, sha256)
         noted.unlink(missing_ok=True)  # of a file that was here before
     if sha256 is None and noted.is_file():
         sha256 = noted.read_text(errors="replace").partition(" ")[0]
-    if problem := damage(path, mebibytes, sha256):
+    problem, proven = damage(path, mebibytes, sha256)
+    if proven:
         raise CheckpointError(f"{path} is damaged ({problem}): delete it and run again to fetch it anew.")
+    if problem:
+        raise CheckpointError(
+            f"{path} is not the published file ({problem}): move it away and run again, which fetches that."
+        )
     if sha256 is None:
         with contextlib.suppress(CheckpointError):  # in a folder that others look after, a file is used as it is
             write_atomically(noted, f"{checksum(path, 'sha256')}  {path.name}\n".encode())
@@ -89,8 +97,8 @@ def fetch(address, path, mebibytes, sha256):
     """Bring ``address`` to ``path``, whole and checked. Raises Unreachable, or CheckpointError."""
     part = path.with_name(path.name + ".part")
     try:
-        if not may_download():
-            raise Broken("MIXER_DOWNLOAD is 0")
+        if why_no_download():
+            raise Broken(why_no_download())
         path.parent.mkdir(parents=True, exist_ok=True)
         download(address, part)
     except Broken as error:
@@ -102,24 +110,29 @@ def fetch(address, path, mebibytes, sha256):
         ) from error
     except OSError as error:
         raise CheckpointError(
-            f"Cannot write {part} ({error.strerror}): free some space, or set MIXER_DATA to another folder."
+            f"Cannot write {part} ({reason_of(error)}): free some space, or set MIXER_DATA to another folder."
         ) from error
-    if problem := damage(part, mebibytes, sha256):
+    problem, _ = damage(part, mebibytes, sha256)
+    if problem:
         part.unlink()
         raise CheckpointError(f"{path.name} came damaged from {address} ({problem}): run again later.")
     os.replace(part, path)
 
 
 def damage(path, mebibytes, sha256):
-    """What is wrong with a file, in a few words; None if nothing is."""
+    """What is wrong with a file, in a few words, and whether a checksum proves that; ("", False) if nothing is."""
     size = path.stat().st_size
+    kind = kind_of(path)
+    if kind not in ("npz", None):  # None: its first bytes may be what is damaged
+        return f"it is {KINDS[kind].what}", False
     if mebibytes is not None and abs(size / 2**20 - mebibytes) > 0.01:  # sizes are listed to two places
-        return f"{size:,} bytes, expected {mebibytes} MiB"
+        return f"{size:,} bytes, expected {mebibytes} MiB", False
     if sha256 is not None:
         found = checksum(path, "sha256")
-        return None if found == sha256 else f"SHA-256 {found[:12]}…, expected {sha256[:12]}…"
+        return ("", False) if found == sha256 else (f"SHA-256 {found[:12]}…, expected {sha256[:12]}…", True)
     try:
         with zipfile.ZipFile(path) as archive:
-            return None if archive.testzip() is None else "its checksums are wrong"
+            wrong = archive.testzip()
     except Exception as error:  # zip files fail in ten ways
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        return one_line(error), False
+    return (f"the checksum of {wrong} in it is wrong", True) if wrong else ("", False)

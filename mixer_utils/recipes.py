@@ -1,6 +1,10 @@
 """Recipes: everything that decides a training run but the seed and the device."""
 
 import dataclasses
+import numbers
+
+# What a value of each type may be; NumPy's numbers are among them.
+KINDS = {int: (numbers.Integral, "a whole number"), float: (numbers.Real, "a number"), str: (str, "a text")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +42,17 @@ class Recipe:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
+            if field.type not in KINDS:
+                continue  # of a recipe that someone else derived from this one
             value = getattr(self, field.name)
+            kind, called = KINDS[field.type]
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"{field.name} is {value!r}: it must be {called}.")
             least = 1 if field.name in ("epochs", "batch_size") else 0
-            if not isinstance(value, str) and not value >= least:  # not a number is not at least anything
+            if kind is not str and not value >= least:  # not a number is not at least anything
                 raise ValueError(f"{field.name} is {value!r}: it must be at least {least}.")
+            if type(value) not in (int, float, str):  # NumPy's: JSON holds Python's alone
+                object.__setattr__(self, field.name, field.type(value))
 
     def learning_rate_at(self, step, steps):
         """The learning rate of step ``step`` (from 0) of ``steps``."""
@@ -91,6 +102,6 @@ def changed(recipe, settings):
         try:
             changes[name] = fields[name](value)
         except ValueError:
-            kind = {int: "a whole number", float: "a number"}[fields[name]]
-            raise ValueError(f"{name} is {value!r}: it must be {kind}.") from None
+            _, called = KINDS[fields[name]]
+            raise ValueError(f"{name} is {value!r}: it must be {called}.") from None
     return dataclasses.replace(recipe, **changes)

@@ -1,7 +1,10 @@
 """A trained Mixer for larger images of the same patches, ready to be fine-tuned (paper, appendix C)."""
 
+import numbers
+
 import torch
 
+from mixer_utils._departures import uncompiled
 from mixer_utils.model import MlpMixer
 
 
@@ -17,8 +20,10 @@ def at_higher_resolution(model, K):
     Device, dtype and training or eval mode are the given model's. Raises ValueError unless K is a whole number, 1 or
     more. Source: paper, appendix C; the authors' code does not contain it.
     """
-    if not isinstance(K, int) or isinstance(K, bool) or K < 1:
+    if not isinstance(K, numbers.Integral) or isinstance(K, bool) or K < 1:
         raise ValueError(f"K is {K!r}: it must be a whole number, 1 or more.")
+    K = int(K)
+    model = uncompiled(model)
     config, P = model.config, model.config["patch_size"]
     _, height, width = model.image_shape
     larger = {"image_size": (K * height, K * width), "tokens_mlp_dim": K * K * config["tokens_mlp_dim"]}

@@ -3,6 +3,7 @@
 ``train(snapshots=Snapshots())`` takes them; one recorded run ships with the package.
 """
 
+import numbers
 from pathlib import Path
 
 import torch
@@ -29,9 +30,9 @@ class Snapshots:
     """
 
     def __init__(self, count=60):
-        if not isinstance(count, int) or isinstance(count, bool) or count < 2:
+        if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 2:
             raise ValueError(f"count is {count!r}: it must be a whole number, 2 or more.")
-        self.count = count
+        self.count = int(count)
         self.steps, self.validation_accuracy, self.weights, self.grid, self.about = [], [], None, None, {}
 
     def begin(self, model, steps, **about):

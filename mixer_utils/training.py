@@ -3,18 +3,25 @@
 Read ``train``, then ``follow``, the loop; everything else in this file is something they call.
 """
 
+import copy
 import dataclasses
 import functools
 import math
+import numbers
 import time
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
+from mixer_utils._departures import uncompiled
+from mixer_utils._files import at_home
 from mixer_utils._processes import Processes, joined_processes
 from mixer_utils._run import (
+    Saver,
     TrainingError,
+    about_model,
+    compiler_explained,
     fingerprint,
     load_state,
     not_finite,
@@ -23,11 +30,13 @@ from mixer_utils._run import (
     prepare_folder,
     save_model,
 )
+from mixer_utils._split_check import checked
 from mixer_utils.augmentation import AFFINE_NUMBERS, SHIFT_NUMBERS, mixup, random_affine, random_shift
+from mixer_utils.checkpoints import check_loadable
 from mixer_utils.data import Dataset, Split, load_dataset
-from mixer_utils.devices import autocast, keep_freed_memory, pick_device, replayed
+from mixer_utils.devices import autocast, fitting_threads, keep_freed_memory, pick_device, replayed, seed_draws
 from mixer_utils.evaluation import loss_and_accuracy, predict_logits
-from mixer_utils.model import MlpMixer, create_mixer
+from mixer_utils.model import CONFIGS, MlpMixer, create_mixer
 from mixer_utils.optimizers import make_optimizers, set_learning_rate
 from mixer_utils.recipes import RECIPES, Recipe, changed, find_recipe
 
@@ -36,36 +45,49 @@ __all__ = ["RECIPES", "History", "Recipe", "Run", "TrainingError", "changed", "h
 
 
 def train(recipe="minute", *, data=None, model=None, seed=0, device="auto", out=None, resume=False, progress=True,
-          tensorboard=None, compile=False, snapshots=None):  # fmt: skip
+          tensorboard=None, compile=False, snapshots=None, save_every=10):  # fmt: skip
     """Train a Mixer and return ``(model, history)``, the model in eval mode on the device it was trained on.
 
     recipe: a name in ``RECIPES`` or a Recipe. data: a Dataset, else the one that the recipe names. model: any module
-    that maps (B, in_channels, H, W) to logits, trained in place, else the recipe's Mixer. seed: decides weights, order
-    and augmentation. device: "auto", "cpu", "cuda" or "mps". out: a folder for model.safetensors, history.json and,
-    after every epoch, resume.safetensors, from which ``resume=True`` goes on to the very weights of a run that was
-    never interrupted. progress: show a bar. tensorboard: a folder for TensorBoard's logs. compile: torch.compile the
-    model first. snapshots: a Snapshots, filled along the run with the token-mixing weights and the validation accuracy;
-    a resumed run's hold only what comes from there on. Ctrl-C ends the run after the current step and keeps what
-    was learned. Under torchrun, every process takes its share of each batch.
+    that maps (B, in_channels, H, W) to logits, trained in place, else the recipe's Mixer; of a compiled one, the module
+    that was compiled is trained, saved and returned. seed: decides weights, order and augmentation. device: "auto",
+    "cpu", "cuda" or "mps". out: a folder for model.safetensors, history.json and, after every epoch and every
+    ``save_every`` minutes (math.inf: never) within one, resume.safetensors, from which ``resume=True`` goes on to the
+    very weights of a run that was never interrupted; where there is none yet, the run begins. progress: show a bar.
+    tensorboard: a folder for TensorBoard's logs. compile: torch.compile the model first.
+    snapshots: a Snapshots, filled along the run with the token-mixing weights and the validation accuracy; a resumed
+    run's hold only what comes from there on. Ctrl-C ends the run after the current step and keeps what was learned.
+    Under torchrun, every process takes its share of each batch.
 
     The test images are never read here. Raises TrainingError for a loss that is not finite, a batch that the GPU's
     memory cannot hold or a folder that cannot be resumed, DeviceError for a device that is not there or a process that
-    is lost, ValueError for an unknown recipe, a model that is not for this data, or snapshots of one not an MlpMixer.
+    is lost, ValueError for an unknown recipe, a ``save_every`` that is no time, images or labels that are not as in
+    ``Split``, a model that is not for this data or could not be saved as ``out`` asks, or snapshots of one not an
+    MlpMixer.
     """
     recipe = find_recipe(recipe)
+    if not isinstance(seed, numbers.Integral):
+        raise ValueError(f"seed is {seed!r}: it must be a whole number.")
+    out = None if out is None else at_home(out)
+    saver = Saver(save_every)
     device = pick_device(device)
     if device.type == "cpu":
         keep_freed_memory()
     with joined_processes() as processes:
         if out is not None and processes.first:
             prepare_folder(out, resume)
-        run = prepare(recipe, data, model, seed, processes.device(device), processes, out)
+        run = prepare(recipe, data, model, int(seed), processes.device(device), processes, out)
         if resume:
             load_state(run)
-        follow(run, make_update(run, compile), observers_of(run, progress, tensorboard, snapshots))
+        given_compiled = uncompiled(model) is not model
+        forward = model if given_compiled else torch.compile(run.model) if compile else run.model
+        with fitting_threads(run.device, trial_step(run), run.threads):
+            follow(run, make_update(run, forward), observers_of(run, progress, tensorboard, snapshots, saver))
         run.model.eval()
         if out is not None and processes.first:
             save_model(run)
+        if about_of(run.model):  # what a file said of it is no longer so
+            run.model.about = about_model(run)
         return run.model, run.history
 
 
@@ -78,14 +100,15 @@ def follow(run, update, observers):
     try:
         tell(observers, "begin", run)
         for epoch in range(run.first_epoch, recipe.epochs):
-            start = time.perf_counter()
+            start = time.perf_counter() - run.seconds
             run.model.train()
             for images, targets, labels in batches(run, epoch):
                 learning_rate = recipe.learning_rate_at(run.step, run.steps)
                 set_learning_rate(run.optimizers, learning_rate)
-                with out_of_memory_explained(run.batch_size, run.device):
+                with out_of_memory_explained(run.batch_size, run.device), compiler_explained():
                     loss, accuracy = run.averaged(update(images, targets, labels))
                 run.step += 1
+                run.seconds = time.perf_counter() - start
                 record = {"loss": loss, "accuracy": accuracy, "learning_rate": learning_rate}
                 if not math.isfinite(loss):
                     raise TrainingError(not_finite(run, record, epoch))
@@ -93,18 +116,18 @@ def follow(run, update, observers):
                 start += tell(observers, "after_step", run, record)  # looking is not training
                 if run.stopped:
                     return
-            seconds = time.perf_counter() - start
             validation_loss, validation_accuracy = loss_and_accuracy(run.model, run.validation, run.data, run.processes)
             record = {
                 "train_loss": mean(history.steps["loss"][-run.steps_per_epoch :]),
                 "train_accuracy": mean(history.steps["accuracy"][-run.steps_per_epoch :]),
                 "validation_loss": validation_loss,
                 "validation_accuracy": validation_accuracy,
-                "learning_rate": learning_rate,
-                "seconds": seconds,
+                "learning_rate": history.steps["learning_rate"][-1],
+                "seconds": run.seconds,
                 "images": run.steps_per_epoch * run.batch_size,
             }
             append(history.epochs, record)
+            run.seconds = 0.0
             tell(observers, "after_epoch", run, record)
     finally:
         tell(observers, "end", run)
@@ -151,8 +174,9 @@ class History:
 class Run:
     """A run as it stands: what it was given, and how far it is.
 
-    ``interrupted`` is set by whoever wants the run to end; ``stopped`` says that all of its processes have agreed to,
-    after the step under way.
+    ``step`` counts the steps that are done, ``saved_step`` those that a resumed run need not do again; ``seconds`` is
+    the time of the epoch under way. ``interrupted`` is set by whoever wants the run to end; ``stopped`` says that all
+    of its processes have agreed to, after the step under way.
     """
 
     recipe: Recipe
@@ -165,9 +189,13 @@ class Run:
     processes: Processes
     out: Path | None
     optimizers: list
+    started_from: dict  # what is known of the weights that the model came with; empty where the run drew its own
     history: History = dataclasses.field(default_factory=History)
     step: int = 0
+    saved_step: int = 0
     first_epoch: int = 0
+    seconds: float = 0.0
+    threads: int | None = None  # as many as before, for a resumed run: sums over threads depend on their number
     interrupted: bool = False
     stopped: bool = False
 
@@ -193,9 +221,10 @@ class Run:
     @property
     def about(self):
         """What is kept beside everything that the run leaves behind."""
-        return {"recipe": dataclasses.asdict(self.recipe), "seed": self.seed, "dataset": self.data.name,
-                "steps_per_epoch": self.steps_per_epoch, "device": str(self.device),
-                "processes": self.processes.size, "torch_version": torch.__version__}  # fmt: skip
+        about = {"recipe": dataclasses.asdict(self.recipe), "seed": self.seed, "dataset": self.data.name,
+                 "steps_per_epoch": self.steps_per_epoch, "device": str(self.device),
+                 "processes": self.processes.size, "torch_version": torch.__version__}  # fmt: skip
+        return {**about, "started_from": self.started_from} if self.started_from else about
 
     def averaged(self, measured):
         """The loss and the accuracy of a step over all processes, as numbers; they learn, too, whether to stop."""
@@ -207,13 +236,21 @@ class Run:
 
 def prepare(recipe, data, model, seed, device, processes, out):
     """The Run, before its first step."""
-    data = data or load_dataset(recipe.dataset)
-    training, validation = (split.to(device) for split in hold_out(data.train, recipe.validation))
+    data = load_dataset(recipe.dataset) if data is None else data
+    split = checked(data.train, data, "the training split")
+    training, validation = (part.to(device) for part in hold_out(split, recipe.validation))
     torch.manual_seed(seed)
-    model = (model or mixer_for(recipe, data)).to(device)
+    model = mixer_for(recipe, data) if model is None else uncompiled(model)
+    model = model.to(device)
     check_fits(model, data, out)
     optimizers = make_optimizers(model, recipe)
-    return Run(recipe, data, training, validation, model, seed, device, processes, out, optimizers)
+    started_from = {key: value for key, value in about_of(model).items() if key not in ("model", "class_names")}
+    return Run(recipe, data, training, validation, model, seed, device, processes, out, optimizers, started_from)
+
+
+def about_of(model):
+    """What the file said that a Mixer was loaded from, as ``load_checkpoint`` notes it; empty for other models."""
+    return getattr(model, "about", {}) if isinstance(model, MlpMixer) else {}
 
 
 def hold_out(split, count):
@@ -225,10 +262,37 @@ def hold_out(split, count):
 
 
 def mixer_for(recipe, data):
-    """The recipe's Mixer, made to fit the images and classes of ``data``."""
+    """The recipe's Mixer, made to fit the images and classes of ``data``. Raises ValueError where patches do not."""
+    check_patches(recipe, data)
     channels, height, width = data.image_shape
     return create_mixer(recipe.model, in_channels=channels, image_size=(height, width),
                         num_classes=len(data.class_names), stochastic_depth=recipe.stochastic_depth)  # fmt: skip
+
+
+def check_patches(recipe, data):
+    """Raise ValueError, naming the configurations that fit, where the recipe's patches do not divide the images."""
+    _, height, width = data.image_shape
+    patch_sizes = {name: config["patch_size"] for name, config in CONFIGS.items()}
+    fitting = [name for name, P in patch_sizes.items() if height % P == width % P == 0]
+    if recipe.model in fitting or recipe.model not in CONFIGS:
+        return  # create_mixer tells of a name that is not known
+    P = patch_sizes[recipe.model]
+    told = (
+        f"{recipe.model}, the model of the recipe {recipe.name}, takes patches of {P} x {P} pixels, and these do not "
+        f"divide the {height} x {width} images of {data.name}"
+    )
+    # Of fewer than 4 x 4 patches there is little to mix. The nearest to the size they were made for come first.
+    several = [name for name in fitting if 4 * patch_sizes[name] <= min(height, width)]
+    several.sort(key=lambda name: abs(CONFIGS[name].get("image_size", 28) - height))
+    if not several:
+        raise ValueError(
+            f"{told}, and no configuration cuts them into 4 x 4 patches or more: resize the images, to 32 x 32 say, or "
+            "give train(model=...) a Mixer of your own."
+        )
+    raise ValueError(
+        f'{told}: choose {" or ".join(several)}, by mixer_utils.recipes.changed(recipe, ["model={several[0]}"]) '
+        f"in Python, by --set model={several[0]} on the command line."
+    )
 
 
 def check_fits(model, data, out):
@@ -236,6 +300,14 @@ def check_fits(model, data, out):
     if out is not None and not isinstance(model, MlpMixer):
         raise ValueError(
             f"out= saves an MlpMixer, and this model is a {type(model).__name__}: leave out= away and save it yourself."
+        )
+    if out is not None:
+        check_loadable(model)
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()} - {torch.float32}
+    if dtypes:
+        raise ValueError(
+            f"The model's weights are {', '.join(map(str, dtypes))}, and float32 is trained, with products in bfloat16 "
+            "where that is a gain: give model.float()."
         )
     found = tuple(predict_logits(model, torch.zeros(1, *data.image_shape, dtype=torch.uint8), data).shape)
     if found != (1, len(data.class_names)):
@@ -249,19 +321,24 @@ def check_fits(model, data, out):
 
 
 def batches(run, epoch):
-    """The batches of one epoch, this process's share of each: images, the loss's targets, labels.
+    """The batches of an epoch that are to come, this process's share of each: images, the loss's targets, labels.
 
-    Every epoch has a seed of its own: a resumed run draws the same numbers, with no random state to keep.
+    Every epoch and every step has a seed of its own: a resumed run draws the same numbers, with no random state to
+    keep, and reads no image again.
     """
     recipe, processes = run.recipe, run.processes
+    done = run.step - epoch * run.steps_per_epoch  # above 0 where a run goes on in the middle of an epoch
     torch.manual_seed(run.seed * 10_000 + epoch)
     order = torch.randperm(len(run.training))
     numbers = torch.rand(len(run.training), SHIFT_NUMBERS + AFFINE_NUMBERS * any(recipe.affine.values()))
     whole = order[: run.steps_per_epoch * run.batch_size].split(run.batch_size)
-    shares = [processes.share(batch) for batch in whole]
-    for share, (images, labels) in zip(shares, run.training.batches(shares, train=True), strict=True):
-        seed = run.seed + run.step
-        images, targets = augment(images, labels, numbers[share].to(run.device), recipe, run.data, seed)
+    shares = [processes.share(batch) for batch in whole[done:]]
+    read = run.training.batches(shares, train=True)  # a folder's images draw their seed here
+    seeds = torch.randint(2**31, (run.steps_per_epoch,))[done:].tolist()
+    for share, seed, (images, labels) in zip(shares, seeds, read, strict=True):
+        seed_draws(seed, run.device)  # for what the model draws: which branches it skips, say
+        own = numbers[share].to(run.device)
+        images, targets = augment(images, labels, own, recipe, run.data, run.seed + run.step)
         yield images, targets, labels
 
 
@@ -277,13 +354,15 @@ def augment(images, labels, numbers, recipe, data, seed):
     return images, labels
 
 
-def make_update(run, compile):
+def make_update(run, forward):
     """The function that does one step: (images, targets, labels) -> tensor of loss and accuracy, on one batch.
+
+    ``forward`` is the run's model, or what torch.compile made of it.
 
     On CUDA it is recorded once and replayed: a small Mixer's step is some 500 launches that take longer than the work.
     """
     recipe = run.recipe
-    forward = run.processes.parallel(torch.compile(run.model) if compile else run.model)
+    forward = run.processes.parallel(forward)
 
     def update(images, targets, labels):
         with autocast(run.device):
@@ -298,6 +377,19 @@ def make_update(run, compile):
         return torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()])
 
     return replayed(update) if run.device.type == "cuda" and run.processes.size == 1 else update
+
+
+def trial_step(run):
+    """A function that takes the time of a step, on a copy of the model: the run stays as it is."""
+
+    def step():
+        model = copy.deepcopy(run.model).train()
+        images = torch.zeros(min(run.batch_size, 256), *run.data.image_shape, device=run.device)
+        with autocast(run.device):
+            logits = model(images)
+        logits.float().sum().backward()
+
+    return step
 
 
 def append(columns, record):

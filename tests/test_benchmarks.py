@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import bench, cost, gpu, loop, peers, timing
+from benchmarks import bench, busy, cost, gpu, loop, peers, timing
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -226,13 +226,32 @@ def test_a_smoke_run_keeps_nothing(tmp_path, monkeypatch):
 def test_an_unknown_part_is_refused_by_name(capsys):
     with pytest.raises(SystemExit):
         bench.main(["pears"])
-    assert "there is no part pears: choose from peers, loop, cost, gpu, views" in capsys.readouterr().err
+    assert "there is no part pears: choose from peers, loop, cost, gpu, views, busy" in capsys.readouterr().err
 
 
 def test_the_script_runs_from_another_folder(tmp_path):
     run = subprocess.run([sys.executable, ROOT / "benchmarks" / "bench.py", "gpu", "--device", "cpu"], cwd=tmp_path,
                          check=True, capture_output=True, text=True)  # fmt: skip
     assert "skipped: this machine has no CUDA GPU" in run.stdout
+
+
+def test_times_beside_busy_programs_are_held_against_one_thread(monkeypatch):
+    seconds = {"one thread": 4.0, "as torch has it": 10.0, "train()": 5.0, "train(), torch imported before": 3.0}
+    monkeypatch.setattr(busy, "trained", lambda way, recipe: seconds[way])
+    *_, found = busy.run(torch.device("cpu"), smoke=True)
+    assert list(found["beside"]) == ["0", "1"] and found["recipe"] == "digits"
+    assert found["beside"]["1"]["times_one_thread"]["as torch has it"] == 2.5
+    assert found["beside"]["1"]["seconds"]["train()"] == [5.0]
+    assert found["alone_against_torch"] == 0.5
+    assert list(busy.run(torch.device("cuda"), smoke=True)) == []
+
+
+def test_a_run_beside_others_reports_its_seconds_or_its_error(monkeypatch):
+    monkeypatch.setattr(busy, "RUN", "import os\n{first}\nprint(len(os.environ['OMP_NUM_THREADS']), '0.25')")
+    assert busy.trained("one thread", "digits") == 0.25
+    monkeypatch.setattr(busy, "RUN", "raise SystemExit('no data')")
+    with pytest.raises(RuntimeError, match="no data"):
+        busy.trained("one thread", "digits")
 
 
 # --- what was measured ------------------------------------------------------------------------------------------------

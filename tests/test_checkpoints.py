@@ -100,7 +100,8 @@ def test_a_flipped_bit_anywhere_is_noticed(saved):
         saved.write_bytes(damaged)
         sentence = refusal(saved)
         assert str(saved) in sentence and "\n" not in sentence, position
-        assert "damaged" in sentence or "not written by mixer_utils" in sentence, position
+        told = ("is damaged", "not written by mixer_utils", "is a safetensors file, but cannot be read")
+        assert any(part in sentence for part in told), position
 
 
 def test_a_flipped_bit_in_a_weight_is_told_with_both_sums(saved):
@@ -123,11 +124,16 @@ def test_a_changed_description_is_noticed(saved):
 
 def test_a_truncated_or_lengthened_file_is_noticed(saved):
     raw = saved.read_bytes()
-    for length in [0, 1, 7, 8, 9, 200, len(raw) // 4, len(raw) // 2, len(raw) - 4, len(raw) - 1]:
+    for content in [raw[:9], raw[:200], raw[: len(raw) // 4], raw[: len(raw) // 2], raw[:-4], raw[:-1], raw + b"\0"]:
+        saved.write_bytes(content)
+        sentence = refusal(saved)
+        assert sentence.startswith(f"{saved} is a safetensors file, but cannot be read ("), len(content)
+        assert sentence.endswith("): make it anew, or give another path.")
+    for length in [1, 7, 8]:
         saved.write_bytes(raw[:length])
-        assert refusal(saved).startswith(f"{saved} is damaged or no safetensors file ("), length
-    saved.write_bytes(raw + b"\0")
-    assert "is damaged" in refusal(saved)
+        assert refusal(saved).startswith(f"{saved} is damaged, or not a safetensors file ("), length
+    saved.write_bytes(b"")
+    assert_told(refusal(saved), f"{saved} is an empty file", "make or fetch it anew")
 
 
 # --- other files -------------------------------------------------------------------------------------------
@@ -141,15 +147,14 @@ def test_a_missing_checkpoint_is_told(tmp_path):
 def test_a_text_file_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_text("The weights are in the other folder, and this text is longer than eight bytes.\n")
-    assert refusal(path).startswith(f"{path} is damaged or no safetensors file (")
-    assert refusal(path).endswith("): delete it and make it anew.")
+    assert_told(refusal(path), f"{path} is a text file, expected a safetensors file", "give a file of weights")
 
 
 def test_anothers_safetensors_file_is_refused(tmp_path, tiny_mixer):
     path = tmp_path / "model.safetensors"
     for metadata in (None, {"format": "pt"}, {"about": "{}"}):
         safetensors.torch.save_file(tiny_mixer().state_dict(), path, metadata)
-        assert_told(refusal(path), path, "not written by mixer_utils", "'about'", "'sha256'")
+        assert_told(refusal(path), path, "not written by mixer_utils", "'about'", "'sha256'", "load_timm")
 
 
 def test_tensors_without_a_model_are_refused(tmp_path):
@@ -199,7 +204,7 @@ class Trap:
 def test_a_description_that_is_no_json_object_is_refused(about, tmp_path):
     path, tensors = tmp_path / "model.safetensors", {"x": torch.zeros(2)}
     safetensors.torch.save_file(tensors, path, {"about": about, "sha256": digest_of(tensors, about)})
-    assert refusal(path).startswith(f"{path} is damaged or no safetensors file (")
+    assert refusal(path).startswith(f"{path} is a safetensors file, but cannot be read (")
 
 
 def test_nothing_is_ever_unpickled(tmp_path):
@@ -208,9 +213,9 @@ def test_nothing_is_ever_unpickled(tmp_path):
     assert sprung.is_dir()  # the trap works
     sprung.rmdir()
     torch.save({"weights": torch.zeros(3), "trap": Trap(sprung)}, path)
-    assert "is damaged or no safetensors file" in refusal(path)
+    assert "is a file that torch.save wrote, expected a safetensors file" in refusal(path)
     path.write_bytes(pickle.dumps(Trap(sprung)))
-    assert "is damaged or no safetensors file" in refusal(path)
+    assert "is a pickle, expected a safetensors file" in refusal(path)
     assert not sprung.exists()
 
 

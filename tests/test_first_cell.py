@@ -1,6 +1,7 @@
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from told import assert_told
 
 from mixer_utils import __version__, devices, first_cell
 from mixer_utils.first_cell import install_missing, requirements, start
@@ -244,10 +246,10 @@ def run_setup_cell(monkeypatch):
     code = next(cell.source for cell in cells if cell.cell_type == "code")
     monkeypatch.setattr(sys, "path", list(sys.path))
 
-    def run(folder):
+    def run(folder, change=str):
         monkeypatch.chdir(folder)
         variables = {}
-        exec(code, variables)
+        exec(change(code), variables)
         return variables
 
     return run
@@ -271,14 +273,40 @@ def test_elsewhere_the_setup_cell_takes_an_installed_package_and_calls_no_pip(
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_where_the_package_cannot_be_had_the_setup_cell_says_so_in_one_sentence(run_setup_cell, tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(
-        subprocess, "run", lambda command: calls.append(command) or subprocess.CompletedProcess(command, 1)
-    )
-    with pytest.raises(AssertionError) as error:
-        run_setup_cell(tmp_path)
-    (pip,) = calls
-    assert "--no-deps" in pip and pip[-1].startswith("git+https://")
-    assert str(error.value) == f"mixer_utils cannot be had from {pip[-1].removeprefix('git+')}: is there a network?"
+@pytest.fixture
+def refusal(run_setup_cell, tmp_path, monkeypatch):
+    """A function: what the setup cell says where the package is not here and pip fails, and what pip was called with.
+
+    Programs are there or not as ``programs`` says; the repository has the address of ``owner``.
+    """
+
+    def refusal(owner="someone", programs=("git",)):
+        calls = []
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(shutil, "which", lambda name: name if name in programs else None)
+        monkeypatch.setattr(
+            subprocess, "run", lambda command: calls.append(command) or subprocess.CompletedProcess(command, 1)
+        )
+        with pytest.raises(AssertionError) as error:
+            run_setup_cell(tmp_path, lambda code: re.sub(r"(?<=https://github.com/)[\w-]+", owner, code))
+        return str(error.value), calls
+
+    return refusal
+
+
+def test_where_the_package_cannot_be_had_the_setup_cell_says_so_in_one_sentence(refusal):
+    told, (pip,) = refusal()
+    assert "--no-deps" in pip and pip[-1].startswith("git+https://github.com/someone/")
+    assert told == f"mixer_utils cannot be had from {pip[-1].removeprefix('git+')}: is there a network?"
+
+
+def test_where_git_is_not_installed_the_setup_cell_says_so_and_calls_no_pip(refusal):
+    told, calls = refusal(programs=())
+    assert_told(told, "git is not installed", "install it")
+    assert calls == []
+
+
+def test_where_the_address_is_the_placeholder_the_setup_cell_says_so_and_how_it_is_set(refusal):
+    told, calls = refusal(owner="OWNER", programs=())
+    assert_told(told, "https://github.com/OWNER/mlp-mixer-tutorial is a placeholder", "`make address URL=…`")
+    assert calls == []

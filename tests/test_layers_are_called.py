@@ -86,6 +86,7 @@ def test_traced_with_one_image_it_answers_three(model):
     torch.testing.assert_close(traced(images(3)), model(images(3)), rtol=0, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 @pytest.mark.parametrize("strict", [True, False])
 def test_exported_with_any_number_of_images_it_answers_one_and_three(strict, model):
     exported = torch.export.export(

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mixer_utils import CONFIGS, MixerBlock, MlpBlock, MlpMixer, PatchEmbedding, create_mixer
-from mixer_utils.model import TokenMixing
+from mixer_utils.model import TokenMixing, truncated_normal
 
 # --- the paper's equations once more, in numpy's float64 and with einsum -----------------------------------
 
@@ -245,11 +245,19 @@ def test_the_small_mnist_mixer_has_6_396_317_parameters():
     assert count(model) == 6_396_317
 
 
-def test_this_projects_own_configurations_are_for_mnist():
+def test_this_projects_own_configurations_are_for_mnist_and_for_cifar_10():
     own = [name for name in CONFIGS if name not in TABLE_1]
-    assert set(own) >= {"mnist/7", "mnist/4"}
+    assert set(own) >= {"mnist/7", "mnist/4", "cifar/4"}
     for name in own:
-        assert create_mixer(name)(torch.zeros(2, 1, 28, 28)).shape == (2, 10), name
+        image_shape = {"mnist": (1, 28, 28), "cifar": (3, 32, 32)}[name.partition("/")[0]]
+        assert create_mixer(name)(torch.zeros(2, *image_shape)).shape == (2, 10), name
+
+
+def test_the_configuration_for_cifar_10_has_64_patches_and_329_258_parameters():
+    model = create_mixer("cifar/4")
+    assert (model.image_shape, model.num_tokens, model.config["patch_size"]) == ((3, 32, 32), 64, 4)
+    block = 2 * 2 * 96 + (64 * 48 + 48 + 48 * 64 + 64) + (96 * 384 + 384 + 384 * 96 + 96)
+    assert count(model) == (3 * 4 * 4 * 96 + 96) + 4 * block + 2 * 96 + (96 * 10 + 10) == 329_258
 
 
 def test_a_named_configuration_can_be_changed():
@@ -435,3 +443,20 @@ def test_an_unknown_configuration_is_refused_with_the_known_ones():
         create_mixer("B/8")
     assert "'B/8'" in str(error.value)
     assert all(name in str(error.value) for name in CONFIGS)
+
+
+def test_weights_are_drawn_from_a_seed_as_by_torch_since_2_12_and_so_by_every_torch():
+    std = 0.25
+    weight = torch.empty(300, 40)
+    torch.manual_seed(0)
+    truncated_normal(weight, std)
+    assert weight.abs().max() <= 2 * std
+    assert weight.std() == pytest.approx(std * 0.8796, rel=0.02)
+    torch.manual_seed(0)
+    plain = torch.randn(300, 40) * std
+    inside = plain.abs() <= 2 * std
+    torch.testing.assert_close(weight[inside], plain[inside])
+    if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12):
+        torch.manual_seed(0)
+        theirs = torch.nn.init.trunc_normal_(torch.empty(300, 40), std=std, a=-2 * std, b=2 * std)
+        assert torch.equal(weight, theirs)

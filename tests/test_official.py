@@ -1,3 +1,4 @@
+import argparse
 import errno
 import io
 import os
@@ -158,19 +159,21 @@ def test_of_many_wrong_arrays_five_are_named_and_the_rest_counted(tmp_path):
     assert sentence.count(" is missing, expected ") == 5 and sentence.endswith("; and 8 more.")
 
 
-@pytest.mark.parametrize("array", [np.zeros(6), np.zeros(6, np.int32), np.zeros(6, ">f4"), np.zeros(0, np.float32)])
-def test_arrays_that_hold_no_float32_numbers_are_refused(array, tmp_path):
+@pytest.mark.parametrize("array", [np.zeros(6, np.int32), np.zeros(6, bool), np.zeros(0, np.float32)])
+def test_arrays_that_hold_no_floating_point_numbers_are_refused(array, tmp_path):
     path = tmp_path / "other.npz"
     np.savez(path, **{**authors_arrays(), "head/bias": array})
     what = f"head/bias.npy is {array.dtype} {array.shape}"
-    assert_told(official_refusal(path), f"{path} is damaged", what, "expected float32", "delete it")
+    assert_told(
+        official_refusal(path), f"{path} is no checkpoint of the authors' Mixer", what, "floating-point numbers"
+    )
 
 
 def test_a_missing_npz_and_a_file_of_another_kind_are_told(tmp_path, tiny_mixer):
     missing, saved = tmp_path / "Mixer-B_16.npz", tmp_path / "model.safetensors"
     save_checkpoint(tiny_mixer(), saved)
     assert_told(official_refusal(missing), f"no checkpoint {missing}:", "check the path")
-    assert official_refusal(saved).startswith(f"{saved} is damaged or no .npz file (File is not a zip file): ")
+    assert_told(official_refusal(saved), f"{saved} is a safetensors file, expected an .npz file", "load_checkpoint")
 
 
 def test_an_array_that_claims_to_be_of_a_terabyte_is_refused_before_memory_is_asked_for(tmp_path):
@@ -180,13 +183,13 @@ def test_an_array_that_claims_to_be_of_a_terabyte_is_refused_before_memory_is_as
     path = tmp_path / "huge.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("head/bias.npy", header.getvalue() + bytes(24))
-    assert_told(official_refusal(path), f"{path} is damaged", "size 6 into shape (274877906944,)", "delete it")
+    assert_told(official_refusal(path), f"{path} is an .npz file, but", "size 6 into shape (274877906944,)", "fetch it")
 
 
 def test_nothing_in_an_npz_is_ever_unpickled(tmp_path):
     path, sprung = tmp_path / "trap.npz", tmp_path / "sprung"
     np.savez(path, **{**authors_arrays(), "head/bias": np.array([Trap(sprung)], dtype=object)})
-    assert "is damaged or no .npz file (head/bias.npy is object (1,), expected" in official_refusal(path)
+    assert "head/bias.npy is object (1,), expected floating-point numbers" in official_refusal(path)
     assert not sprung.exists()
 
 
@@ -331,6 +334,80 @@ def test_nothing_is_shared_with_the_state_dict_and_half_precision_becomes_single
     assert torch.equal(model.head.weight, kept) and kept.any()
 
 
+class Timms(torch.nn.Module):
+    """A model with timm's names, where timm is not installed: only its state dict is asked for."""
+
+    def __init__(self, tensors):
+        super().__init__()
+        self.tensors = tensors
+
+    def state_dict(self):
+        return self.tensors
+
+
+def prefixed(prefix, tensors):
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+# What timm's users have, made of a state dict.
+FORMS = {
+    "a model": Timms,
+    "what timm's training saves": lambda x: {
+        "epoch": 3, "arch": "mixer_b16_224", "state_dict": x, "optimizer": {"state": {}, "param_groups": []},
+        "version": 2, "args": argparse.Namespace(lr=0.1, model="mixer_b16_224"), "metric": 81.5},
+    "under model": lambda x: {"model": x, "optimizer": {}, "epoch": 3},
+    "a model in a dict": lambda x: {"model": Timms(x)},
+    "of DistributedDataParallel": lambda x: prefixed("module.", x),
+    "of torch.compile": lambda x: prefixed("_orig_mod.", x),
+    "of both, in a dict": lambda x: {"state_dict": prefixed("module._orig_mod.", x)},
+    "of both the other way round": lambda x: prefixed("_orig_mod.module.", x),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_timms_weights_are_taken_in_every_form_that_their_users_have(form, tiny_mixer, tmp_path):
+    model = tiny_mixer(gelu="erf")
+    given = FORMS[form](timm_names(model))
+    assert_same(model, load_timm(given, 28))
+    if form not in ("a model", "a model in a dict"):  # these would be pickles of more than tensors
+        torch.save(given, tmp_path / "checkpoint.pth.tar")
+        assert_same(model, load_timm(tmp_path / "checkpoint.pth.tar", 28))
+
+
+def test_weights_are_read_by_what_a_file_holds_not_by_its_name(tiny_mixer, tmp_path):
+    model = tiny_mixer(gelu="erf")
+    torch.save(timm_names(model), tmp_path / "model.safetensors")
+    safetensors.torch.save_file(timm_names(model), tmp_path / "model.pth")
+    assert_same(model, load_timm(tmp_path / "model.safetensors", 28))
+    assert_same(model, load_timm(tmp_path / "model.pth", 28))
+
+
+def without_head(model):
+    return {name: tensor for name, tensor in timm_names(model).items() if not name.startswith("head.")}
+
+
+def test_weights_without_a_head_get_a_new_one_where_its_classes_are_given(tiny_mixer, tmp_path):
+    model = tiny_mixer(gelu="erf")
+    sentence = timm_refusal(without_head(model))
+    assert_told(sentence, "state dict has no head", "num_classes=0", "give load_timm the num_classes of a new one")
+    for found in (load_timm(without_head(model), 28, num_classes=7), load_timm(timm_names(model), 28, num_classes=7)):
+        assert found.config == {**model.config, "num_classes": 7} == found.about["model"]
+        assert found.head.weight.shape == (7, 12) and not found.head.weight.any() and not found.head.bias.any()
+        assert torch.equal(found.blocks[1].norm_1.weight, model.blocks[1].norm_1.weight) and not found.training
+        save_checkpoint(found, tmp_path / "model.safetensors")
+        assert_same(found, load_checkpoint(tmp_path / "model.safetensors"))
+    assert_same(model, load_timm(timm_names(model), 28, num_classes=10))  # its own head stays where it fits
+    for count in (0, "7"):
+        with pytest.raises(ValueError) as error:
+            load_timm(without_head(model), 28, num_classes=count)
+        assert_told(error.value, f"num_classes is {count!r}", "whole number")
+
+
+@pytest.mark.parametrize("given", [3, None, [torch.zeros(1)]])
+def test_something_else_than_weights_is_refused(given):
+    assert_told(timm_refusal(given), f"is a {type(given).__name__}", "timm's model, its state dict or a file")
+
+
 WRONG_TENSORS = {
     "one is missing": (
         lambda x: x.pop("blocks.1.norm2.weight"),
@@ -344,8 +421,8 @@ WRONG_TENSORS = {
         lambda x: x.update({"blocks.0.mlp_tokens.fc2.weight": torch.zeros(5, 4)}),
         "checkpoint of timm's Mixer with 2 blocks: blocks.0.mlp_tokens.fc2.weight is (5, 4), expected (4, 5).",
     ),
-    "the head is missing, as with num_classes=0": (
-        lambda x: [x.pop("head.weight"), x.pop("head.bias")],
+    "half of the head is missing": (
+        lambda x: x.pop("head.weight"),
         "checkpoint of timm's Mixer: head.weight is missing, expected (classes, C).",
     ),
     "one has no numbers": (
@@ -356,9 +433,9 @@ WRONG_TENSORS = {
         lambda x: x.update({"head.bias": torch.arange(10)}),
         "state dict of timm's Mixer: head.bias is torch.int64, expected a tensor of floating-point numbers.",
     ),
-    "the dict is one level down": (
-        lambda x: [inner := dict(x), x.clear(), x.update(state_dict=inner)],
-        "state dict of timm's Mixer: state_dict is dict, expected a tensor of floating-point numbers.",
+    "the dict is one level down, under a name of its own": (
+        lambda x: [inner := dict(x), x.clear(), x.update(weights=inner)],
+        "state dict of timm's Mixer: weights is dict, expected a tensor of floating-point numbers.",
     ),
     "a name is a number": (
         lambda x: x.update({3: torch.zeros(1)}),
@@ -391,16 +468,17 @@ def test_files_that_hold_no_state_dict_are_told(tmp_path):
     assert timm_refusal(missing) == f"There is no checkpoint {missing}: fetch one, or check the path."
     (tmp_path / "text.pth").write_text("not weights")
     (tmp_path / "text.safetensors").write_text("not weights")
+    for name in ("text.pth", "text.safetensors"):
+        told = ("expected a file that torch.save wrote or a safetensors file", "give a file of weights")
+        assert_told(timm_refusal(tmp_path / name), f"{tmp_path / name} is a text file", *told)
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
-    for name in ("text.pth", "text.safetensors", "list.pth"):
-        sentence = timm_refusal(tmp_path / name)
-        assert sentence.startswith(f"{tmp_path / name} is damaged or no state dict's file (")
-        assert sentence.endswith("): delete it and fetch it anew.")
-    assert "it holds a list, expected a dict of tensors" in sentence
+    assert_told(timm_refusal(tmp_path / "list.pth"), f"{tmp_path / 'list.pth'} is a list", "expected timm's model")
 
 
 def test_nothing_in_timms_files_is_ever_unpickled(tiny_mixer, tmp_path):
     path, sprung = tmp_path / "trap.pth", tmp_path / "sprung"
     torch.save({**timm_names(tiny_mixer()), "trap": Trap(sprung)}, path)
-    assert "is damaged or no state dict's file (Weights only load failed" in timm_refusal(path)
+    assert_told(
+        timm_refusal(path), path, "holds more than tensors", "nothing is unpickled", "torch.save(model.state_dict"
+    )
     assert not sprung.exists()

@@ -214,7 +214,7 @@ def test_a_process_that_dies_ends_the_other_one_with_a_sentence(tmp_path):
     assert [process.returncode for process in processes] == [1, 3]
     (sentence,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert sentence.startswith("error: Process 0 of 2 lost the others (")
-    assert sentence.endswith("start all again with --resume to go on from the last whole epoch.")
+    assert sentence.endswith("start all again with --resume to go on from the last state that was kept.")
     assert "Traceback" not in err and out == ""
     assert os.listdir(tmp_path / "lost") == []  # the first epoch was not over
 

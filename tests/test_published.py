@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -212,14 +213,15 @@ def test_a_known_sha256_is_checked_before_the_file_has_its_name(server, folder, 
     assert contents(folder) == {"Mixer-B_16.npz": WHOLE}
 
 
-@pytest.mark.parametrize("content", [b"<html>Please log in to this network.</html>", WHOLE[:-100], b""])
-def test_what_is_no_whole_npz_is_dropped(content, server, folder, monkeypatch):
+@pytest.mark.parametrize("content, told", [
+    (b"<html>Please log in to this network.</html>", "it is a web page"),
+    (WHOLE[:-100], "File is not a zip file"),
+    (b"", "it is an empty file"),
+])  # fmt: skip
+def test_what_is_no_whole_npz_is_dropped(content, told, server, folder, monkeypatch):
     listed(monkeypatch, size=None)
     server.files[f"/mixer_models/{FILE}"] = content
-    assert (
-        refusal()
-        == f"Mixer-B_16.npz came damaged from {published.ADDRESS}{FILE} (File is not a zip file): run again later."
-    )
+    assert refusal() == f"Mixer-B_16.npz came damaged from {published.ADDRESS}{FILE} ({told}): run again later."
     assert contents(folder) == {}
 
 
@@ -241,11 +243,12 @@ def test_without_a_network_one_sentence_says_what_to_do(server, folder, monkeypa
     sentence = refusal(WeightsUnreachable)
     assert "refused" in sentence and "<" not in sentence
     assert contents(folder) == {}
-    monkeypatch.setenv("MIXER_DOWNLOAD", "0")
-    with pytest.raises(WeightsUnreachable) as error:
-        load()
-    assert error.value.reason == "MIXER_DOWNLOAD is 0"
-    assert_unreachable(error.value, folder, "MIXER_DOWNLOAD is 0")
+    for no in ("0", "false"):
+        monkeypatch.setenv("MIXER_DOWNLOAD", no)
+        with pytest.raises(WeightsUnreachable) as error:
+            load()
+        assert error.value.reason == f"MIXER_DOWNLOAD is {no}"
+        assert_unreachable(error.value, folder, f"MIXER_DOWNLOAD is {no}")
 
 
 def test_a_silent_server_is_given_up_after_the_time_it_has(server, folder, monkeypatch):
@@ -356,9 +359,36 @@ def test_a_truncated_file_is_told_by_its_size(folder, monkeypatch):
     folder.mkdir(parents=True)
     path = folder / "Mixer-B_16.npz"
     path.write_bytes(WHOLE[:HALF])
-    assert_told(refusal(), f"{path} is damaged", f"({HALF:,} bytes, expected 0.03 MiB)", "delete it and run again")
+    other = f"{path} is not the published file"
+    assert_told(refusal(), other, f"({HALF:,} bytes, expected 0.03 MiB)", "move it away and run again")
     listed(monkeypatch, size=None)
-    assert_told(refusal(), f"{path} is damaged", "not a zip file", "delete it and run again")
+    assert_told(refusal(), other, "not a zip file", "move it away and run again")
+    assert list(contents(folder)) == ["Mixer-B_16.npz"]  # no SHA-256 of a damaged file is kept
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("content, told", [
+    (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS"),
+    (b"<!doctype html><title>404</title>", "it is a web page"),
+])  # fmt: skip
+def test_a_sound_file_of_another_kind_in_its_place_is_called_what_it_is(content, told, known, folder, monkeypatch):
+    listed(monkeypatch, sha256=sha256(WHOLE) if known else None)
+    folder.mkdir(parents=True)
+    path = folder / "Mixer-B_16.npz"
+    path.write_bytes(content)
+    assert_told(refusal(), f"{path} is not the published file ({told})", "move it away and run again")
+    assert contents(folder) == {"Mixer-B_16.npz": content}
+
+
+def test_a_file_whose_own_checksum_is_wrong_is_damaged_where_no_other_is_known(folder):
+    folder.mkdir(parents=True)
+    path = folder / "Mixer-B_16.npz"
+    damaged = bytearray(WHOLE)
+    with zipfile.ZipFile(AUTHORS) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+    damaged[largest.header_offset + len(largest.filename) + 200] ^= 1  # behind the array's header
+    path.write_bytes(damaged)
+    assert_told(refusal(), f"{path} is damaged", f"checksum of {largest.filename}", "delete it and run again")
     assert list(contents(folder)) == ["Mixer-B_16.npz"]  # no SHA-256 of a damaged file is kept
 
 
@@ -404,4 +434,8 @@ def test_a_bar_shows_what_came_unless_mixer_progress_is_0(server, folder, monkey
 
 def test_the_weights_can_be_kept_in_a_folder_of_their_own(server, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("MIXER_WEIGHTS", str(tmp_path / "elsewhere"))
+    assert published.published_file("B/16", "imagenet1k").parent == tmp_path / "elsewhere" / "imagenet1k"
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("MIXER_WEIGHTS", "~/elsewhere")
     assert published.published_file("B/16", "imagenet1k").parent == tmp_path / "elsewhere" / "imagenet1k"

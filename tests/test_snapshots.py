@@ -201,9 +201,9 @@ def test_a_resumed_run_has_the_whole_run_s_snapshots_from_there_on(taken, run, t
         run(Snapshots(), out=tmp_path)
     snapshots = Snapshots(13)
     run(snapshots, out=tmp_path, resume=True)
-    assert snapshots.steps == list(range(4, 13))  # resumed after the first epoch, of 4 steps
-    assert torch.equal(snapshots.weights, taken.weights[4:])
-    assert snapshots.validation_accuracy == taken.validation_accuracy[4:]
+    assert snapshots.steps == list(range(6, 13))  # resumed where it was stopped
+    assert torch.equal(snapshots.weights, taken.weights[6:])
+    assert snapshots.validation_accuracy == taken.validation_accuracy[6:]
 
 
 # --- on disk -----------------------------------------------------------------------------------------------
@@ -222,9 +222,10 @@ def test_a_damaged_or_missing_file_is_told(taken, tmp_path):
         Snapshots.load(path)
     taken.save(path)
     whole = path.read_bytes()
-    for damaged in (whole[:-1], whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]):
+    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+    for damaged, told in [(whole[:-1], "is a safetensors file, but cannot be read"), (flipped, "is damaged")]:
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="is damaged"):
+        with pytest.raises(CheckpointError, match=told):
             Snapshots.load(path)
 
 
@@ -276,17 +277,20 @@ def test_the_shipped_run_is_today_s_minute_and_stays_small():
     assert RECORDED_RUN.stat().st_size <= 1e6
 
 
-def test_the_shipped_run_goes_from_the_untrained_weights_of_its_seed_to_a_good_model():
+def test_the_shipped_run_starts_from_the_untrained_weights_of_its_seed():
     recorded = load_recorded_run()
     torch.manual_seed(0)
     model = create_mixer(RECIPES["minute"].model)
-    assert recorded.weights.shape == (60, 3, 2, 48, 16) and recorded.about["model"] == model.config | {
-        "image_size": [28, 28]
-    }
     # Another processor may draw another last bit, and round it to another half.
     for block, (reads, writes) in zip(model.blocks, recorded.weights[0].float(), strict=True):
         torch.testing.assert_close(reads, block.token_mixing.dense_0.weight.detach(), rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(writes, block.token_mixing.dense_1.weight.T.detach(), rtol=1e-3, atol=1e-6)
+
+
+def test_the_shipped_run_ends_with_a_good_model():
+    recorded = load_recorded_run()
+    config = create_mixer(RECIPES["minute"].model).config | {"image_size": [28, 28]}
+    assert recorded.weights.shape == (60, 3, 2, 48, 16) and recorded.about["model"] == config
     assert recorded.steps[0] == 0 and recorded.steps[-1] == 8 * recorded.about["steps_per_epoch"] == 8 * (55_000 // 256)
     assert recorded.steps == sorted(set(recorded.steps))
     assert recorded.validation_accuracy[0] < 0.2

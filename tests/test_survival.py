@@ -1,5 +1,6 @@
 """What a run survives: being killed at any moment, and damage to what it wrote."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -23,10 +24,9 @@ TINY = Recipe("tiny", dataset="digits", model="mnist/quick", epochs=4, batch_siz
 LATEST, PREVIOUS = STATES
 
 
-def go_on(out, few_digits):
-    """What a person does after a run has ended in whatever way: start it, or resume it where there is something."""
-    resume = any((out / name).exists() for name in STATES)
-    return train(TINY, data=few_digits, device="cpu", out=out, resume=resume, progress=False)
+def go_on(out, few_digits, save_every=10):
+    """What a scheduler does after a run has ended in whatever way: start it again, with the same command."""
+    return train(TINY, data=few_digits, device="cpu", out=out, resume=True, progress=False, save_every=save_every)
 
 
 def ending(out):
@@ -59,8 +59,9 @@ def undisturbed(tmp_path_factory, few_digits):
 def nursery():
     """Train in a child process for every line of JSON on stdin, kill it as the line says, and print how it ended.
 
-    A line has the folder ``out`` and either ``delay``, in seconds, or ``trap``: [name of a function of os, "before" or
-    "after", the number of the call]. torch is imported once; a fork of it starts in a few milliseconds.
+    A line has the folder ``out``, the minutes ``save_every``, and either ``delay``, in seconds, or ``trap``: [name of a
+    function of os, "before" or "after", the number of the call]. torch is imported once; a fork of it starts in a few
+    milliseconds.
     """
     for name in ("safetensors.torch", "tqdm.auto", "torch._dynamo"):  # the last one comes with the first step
         importlib.import_module(name)
@@ -75,7 +76,8 @@ def nursery():
             try:
                 if order.get("trap"):
                     lay(*order["trap"])
-                go_on(Path(order["out"]), few)
+                with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                    go_on(Path(order["out"]), few, order["save_every"])
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()
@@ -110,8 +112,9 @@ def attempt():
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, __file__], stdin=-1, stdout=-1, text=True, bufsize=1, env=env) as process:
 
-        def attempt(out, delay=None, trap=None):
-            process.stdin.write(json.dumps({"out": str(out), "delay": delay, "trap": trap}) + "\n")
+        def attempt(out, delay=None, trap=None, save_every=10):
+            order = {"out": str(out), "delay": delay, "trap": trap, "save_every": save_every}
+            process.stdin.write(json.dumps(order) + "\n")
             status = int(process.stdout.readline())
             assert status in (0, -signal.SIGKILL)
             return status != 0
@@ -168,6 +171,20 @@ def test_a_run_killed_while_writing_ends_as_if_undisturbed_and_leaves_nothing_ha
     assert ending(tmp_path) == undisturbed
 
 
+# With a state after every step these are calls 1; 2, 3; 4, 5; …: four steps an epoch, and one more state after each.
+@pytest.mark.parametrize("trap", [["replace", "after", 3], ["replace", "after", 6], ["fsync", "before", 8],
+                                  ["replace", "before", 20]])  # fmt: skip
+def test_a_run_killed_within_an_epoch_goes_on_from_the_step_before(trap, attempt, undisturbed, tmp_path):
+    assert attempt(tmp_path, trap=trap, save_every=1e-9)
+    path = next(tmp_path / name for name in STATES if name in files(tmp_path))
+    kept = len(read_tensors(path)[1]["history"]["steps"]["loss"])
+    _, number = trap[1:]
+    assert kept == {3: 2, 6: 3, 8: 6, 20: 8}[number]
+    assert not attempt(tmp_path, save_every=1e-9)
+    assert files(tmp_path) == FINISHED
+    assert ending(tmp_path) == undisturbed
+
+
 def test_what_other_programs_keep_in_the_folder_is_left_alone(few_digits, tmp_path):
     (tmp_path / ".notes-of-mine").write_text("keep")
     (tmp_path / "a.safetensors-b").write_text("keep")
@@ -220,8 +237,8 @@ def test_where_the_last_state_is_damaged_the_one_before_it_is_offered_and_is_goo
     before = {path: path.read_bytes() for path in broken_off.iterdir()}
     with pytest.raises(TrainingError) as error:
         go_on(broken_off, few_digits)
-    assert f"{broken_off / LATEST} is damaged, but {PREVIOUS} beside it" in str(error.value)
-    assert f"delete {LATEST} and resume again" in str(error.value)
+    assert f"{broken_off / LATEST} cannot be read, but {PREVIOUS} beside it" in str(error.value)
+    assert f"move {LATEST} away and resume again" in str(error.value)
     assert {path: path.read_bytes() for path in broken_off.iterdir()} == before
     (broken_off / LATEST).unlink()
     go_on(broken_off, few_digits)
@@ -236,8 +253,8 @@ def test_where_both_states_are_damaged_one_sentence_says_so(damage, broken_off, 
     with pytest.raises(CheckpointError) as error:
         go_on(broken_off, few_digits)
     sentence = str(error.value)
-    assert sentence.startswith(f"{broken_off / LATEST} is damaged")
-    assert sentence.endswith(": delete it and make it anew.") and "\n" not in sentence
+    assert sentence.startswith(f"{broken_off / LATEST} is ") and sentence.endswith(".") and "\n" not in sentence
+    assert ("delete it" in sentence) == (damage is flip)  # which alone a checksum proves
 
 
 def test_a_damaged_state_before_the_last_one_harms_nothing(broken_off, few_digits, undisturbed):

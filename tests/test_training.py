@@ -6,10 +6,12 @@ import signal
 import sys
 import tempfile
 import threading
+import types
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from told import assert_told
 from torch import nn
 from torch.nn import functional as F
@@ -22,13 +24,20 @@ from mixer_utils import (
     MlpMixer,
     Recipe,
     Split,
+    _image_folder,
+    _run,
     devices,
     load_checkpoint,
+    load_image_folder,
+    save_checkpoint,
     train,
     training,
 )
+from mixer_utils._processes import Processes
+from mixer_utils._run import at_the_same_step
+from mixer_utils.checkpoints import read_tensors
 from mixer_utils.data import DataError
-from mixer_utils.training import TrainingError, hold_out, loss_and_accuracy
+from mixer_utils.training import TrainingError, changed, hold_out, loss_and_accuracy
 
 TINY = Recipe("tiny", dataset="digits", epochs=3, batch_size=50, validation=60)  # 4 steps an epoch on few_digits
 
@@ -37,10 +46,11 @@ TINY = Recipe("tiny", dataset="digits", epochs=3, batch_size=50, validation=60) 
 def run(few_digits):
     """A function: train() on a few digits, on the CPU and without a bar, with changes to the TINY recipe."""
 
-    def run(recipe=TINY, seed=0, out=None, resume=False, model=None, data=few_digits, tensorboard=None, **changes):
+    def run(recipe=TINY, seed=0, out=None, resume=False, model=None, data=few_digits, tensorboard=None, save_every=10,
+            **changes):  # fmt: skip
         recipe = dataclasses.replace(recipe, **changes)
         return train(recipe, data=data, model=model, seed=seed, device="cpu", out=out, resume=resume, progress=False,
-                     tensorboard=tensorboard)  # fmt: skip
+                     tensorboard=tensorboard, save_every=save_every)  # fmt: skip
 
     return run
 
@@ -226,13 +236,174 @@ def test_a_run_with_another_model_is_not_resumed(run, tmp_path, tiny_mixer):
         run(out=tmp_path, model=tiny_mixer(), epochs=1, resume=True)
 
 
-def test_resuming_needs_a_folder_with_a_run_in_it(run, tmp_path):
+def test_resuming_needs_a_folder(run):
     with pytest.raises(TrainingError) as error:
         run(resume=True)
     assert_told(error.value, "resume=True", "needs out=")
-    with pytest.raises(CheckpointError) as error:
-        run(resume=True, out=tmp_path)
-    assert str(error.value).startswith(f"There is no checkpoint {tmp_path / 'resume.safetensors'}:")
+
+
+def test_where_there_is_no_state_yet_a_resumed_run_begins_and_says_so(run, tmp_path, monkeypatch, capsys):
+    whole, whole_history = run()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, RuntimeError("the power went off"))
+        with pytest.raises(RuntimeError, match="the power went off"):
+            run(resume=True, out=tmp_path / "run")
+    assert files(tmp_path / "run") == []  # killed in its first epoch: started again, it begins again
+    model, history = run(resume=True, out=tmp_path / "run")
+    assert same_weights(model, whole) and without_seconds(history) == without_seconds(whole_history)
+    assert capsys.readouterr().out == "There is no state to resume from yet: the run begins at its first step.\n" * 2
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_trained_model_whose_states_are_gone_is_not_written_over(resume, run, tmp_path):
+    run(out=tmp_path, epochs=1)
+    for name in ("resume.safetensors", "resume-previous.safetensors"):
+        (tmp_path / name).unlink(missing_ok=True)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(TrainingError) as error:
+        run(out=tmp_path, epochs=1, resume=resume)
+    assert_told(error.value, f"{tmp_path} already holds a trained model", "no resume.safetensors", "another folder")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_processes_that_find_a_run_at_different_steps_are_told(tmp_path):
+    class OneOfTwo(Processes):
+        def mean(self, values):
+            return [value / 2 for value in values.tolist()]  # the other one has found nothing
+
+    state = types.SimpleNamespace(processes=OneOfTwo(0, 2), step=8, device=torch.device("cpu"), out=tmp_path)
+    with pytest.raises(TrainingError) as error:
+        at_the_same_step(state)
+    assert_told(error.value, "Process 0", f"{tmp_path} at step 8", "one and the same folder")
+    state.step = 0
+    at_the_same_step(state)
+
+
+# --- resume in the middle of an epoch ----------------------------------------------------------------------
+
+OFTEN = 1e-9  # minutes: after every step
+
+
+@pytest.mark.parametrize("changes", [
+    dict(optimizer="adamw", stochastic_depth=0.3),
+    dict(optimizer="muon", stochastic_depth=0.3, mixup=0.4),
+    dict(rotation=15, scale=0.15, shear=0.15, translation=2, elastic=1.2),
+    dict(shift=2, rotation=10, mixup=0.2, label_smoothing=0.1),
+], ids=lambda changes: "-".join(changes))  # fmt: skip
+@pytest.mark.parametrize("step", [2, 7, 9])  # the first steps of an epoch, its middle, its last: 4 steps an epoch
+def test_a_run_that_dies_in_an_epoch_goes_on_from_the_step_that_was_kept(changes, step, run, tmp_path, monkeypatch):
+    whole, whole_history = run(**changes)
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, RuntimeError("the power went off"))
+        with pytest.raises(RuntimeError, match="the power went off"):
+            run(out=tmp_path, save_every=OFTEN, **changes)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 12 - (step - 1) + 1, AssertionError("a step was done again"))
+        model, history = run(out=tmp_path, resume=True, **changes)
+    assert len(history.steps["loss"]) == 12
+    assert without_seconds(history) == without_seconds(whole_history)
+    assert same_weights(model, whole)
+    assert same_weights(load_checkpoint(tmp_path / "model.safetensors"), whole)
+
+
+def test_a_run_stopped_by_hand_goes_on_from_the_step_where_it_was_stopped(run, tmp_path, monkeypatch):
+    whole, whole_history = run(stochastic_depth=0.2)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 6)
+        run(out=tmp_path, stochastic_depth=0.2)
+    _, about = read_tensors(tmp_path / "resume.safetensors")
+    assert len(about["history"]["steps"]["loss"]) == 6
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7, AssertionError("a step was done again"))
+        model, history = run(out=tmp_path, resume=True, stochastic_depth=0.2)
+    assert same_weights(model, whole) and without_seconds(history) == without_seconds(whole_history)
+
+
+def test_the_seconds_of_an_epoch_are_those_before_and_after_an_interruption(run, tmp_path, monkeypatch):
+    clock = types.SimpleNamespace(now=0.0)
+
+    def ticking():
+        clock.now += 1
+        return clock.now
+
+    monkeypatch.setattr(training.time, "perf_counter", ticking)
+    _, whole = run(out=tmp_path / "whole", save_every=OFTEN)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7, RuntimeError("the power went off"))
+        with pytest.raises(RuntimeError, match="the power went off"):
+            run(out=tmp_path / "halved", save_every=OFTEN)
+    _, halved = run(out=tmp_path / "halved", resume=True, save_every=OFTEN)
+    assert halved.epochs["seconds"] == pytest.approx(whole.epochs["seconds"], abs=1)
+    assert min(whole.epochs["seconds"]) > 3
+
+
+def test_a_state_is_kept_every_so_many_minutes_of_an_epoch_and_after_each(run, tmp_path, monkeypatch):
+    clock, kept = types.SimpleNamespace(now=0.0), []
+    monkeypatch.setattr(_run.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(_run, "save_state", lambda run: kept.append(run.step))
+    shift = training.random_shift
+
+    def slow(*arguments):
+        clock.now += 4 * 60
+        return shift(*arguments)
+
+    monkeypatch.setattr(training, "random_shift", slow)
+    for minutes, expected in [(None, [3, 4, 7, 8, 11, 12]), (5, [2, 4, 6, 8, 10, 12]), (math.inf, [4, 8, 12])]:
+        kept.clear()
+        run(out=tmp_path, **({} if minutes is None else {"save_every": minutes}))
+        (tmp_path / "model.safetensors").unlink()
+        assert sorted(set(kept)) == expected
+
+
+@pytest.mark.parametrize("minutes", [0, -1, math.nan, "ten", None])
+def test_minutes_that_are_none_are_refused_before_anything_is_made(minutes, run, tmp_path):
+    with pytest.raises(ValueError) as error:
+        run(out=tmp_path / "run", save_every=minutes)
+    assert_told(error.value, f"save_every is {minutes!r}:", "number of minutes above 0", "inf for never")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A Dataset of 24 training and 2 validation pictures in a folder, RandAugment and all."""
+    random = np.random.default_rng(0)
+    for part, count in {"train": 12, "val": 1}.items():
+        for name in ("cat", "dog"):
+            (tmp_path / "pictures" / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "pictures" / part / name / f"{i}.png")
+    return load_image_folder(tmp_path / "pictures", size=8)
+
+
+def test_a_run_on_a_folder_goes_on_in_an_epoch_without_decoding_what_it_is_through_with(
+    run, pictures, tmp_path, monkeypatch
+):
+    options = dict(data=pictures, epochs=2, batch_size=5, validation=4, shift=0, mixup=0.3, stochastic_depth=0.2)
+
+    def model():
+        torch.manual_seed(0)
+        return MlpMixer(image_size=8, in_channels=3, patch_size=4, num_classes=2, num_blocks=2, hidden_dim=8,
+                        tokens_mlp_dim=4, channels_mlp_dim=16, stochastic_depth=0.2)  # fmt: skip
+
+    whole, whole_history = run(model=model(), **options)
+    out = tmp_path / "run"
+    save_state = _run.save_state
+
+    def dying(state):
+        save_state(state)
+        if state.step == 6:  # of 8, 4 an epoch
+            raise RuntimeError("the power went off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_run, "save_state", dying)
+        with pytest.raises(RuntimeError, match="the power went off"):
+            run(model=model(), out=out, save_every=OFTEN, **options)
+    decoded, read_rgb = [], _image_folder.read_rgb
+    monkeypatch.setattr(_image_folder, "read_rgb", lambda path: decoded.append(path) or read_rgb(path))
+    again, history = run(model=model(), out=out, resume=True, **options)
+    assert same_weights(again, whole) and without_seconds(history) == without_seconds(whole_history)
+    assert len(decoded) == 2 * 5 + 4  # two steps and the validation
 
 
 # --- stopping ----------------------------------------------------------------------------------------------
@@ -318,14 +489,20 @@ def test_a_loss_that_is_not_finite_is_told_with_step_learning_rate_and_checkpoin
     assert sentence.startswith(("The loss became nan at step 7, ", "The loss became inf at step 7, "))
     assert sentence.endswith(
         "at learning rate 1e+30: lower the recipe's learning_rate or raise its warmup. "
-        f"Last good checkpoint: {tmp_path / 'resume.safetensors'} (epoch 1)."
+        f"Last state kept: {tmp_path / 'resume.safetensors'} (epoch 1)."
     )
     assert files(tmp_path) == ["resume.safetensors"]  # and no model that is no good
 
 
+def test_the_last_state_may_be_one_within_an_epoch(run, tmp_path):
+    with pytest.raises(TrainingError) as error:
+        run(exploding(after=5), out=tmp_path, save_every=OFTEN)
+    assert_told(error.value, "at step 7", f"Last state kept: {tmp_path / 'resume.safetensors'} (step 6)")
+
+
 @pytest.mark.parametrize("with_out", [True, False])
 def test_a_loss_that_is_not_finite_in_the_first_epoch_leaves_no_checkpoint(with_out, run, tmp_path):
-    with pytest.raises(TrainingError, match=r"at step 2, .* Last good checkpoint: none\.$"):
+    with pytest.raises(TrainingError, match=r"at step 2, .* Last state kept: none\.$"):
         run(exploding(after=0), out=tmp_path if with_out else None)
     assert files(tmp_path) == []
 
@@ -507,6 +684,48 @@ def test_a_mixer_is_made_to_fit_the_data(few_digits):
     assert model.blocks[-1].drop == 0.1 and model.config["gelu"] == "erf"
 
 
+def resized(digits, height, width, channels=3):
+    """Digits as images of another size."""
+    images = torch.zeros(len(digits.train), channels, height, width, dtype=torch.uint8)
+    return dataclasses.replace(digits, train=Split(images, digits.train.labels), mean=(0.5,) * channels,
+                               std=(0.5,) * channels)  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", ["minute", "digits"])
+def test_images_that_the_recipes_patches_do_not_divide_are_told_with_the_configurations_that_fit(recipe, few_digits):
+    data = resized(few_digits, 32, 32)
+    with pytest.raises(ValueError) as error:
+        train(dataclasses.replace(RECIPES[recipe], validation=60), data=data, device="cpu", progress=False)
+    told = ["mnist/7", f"recipe {recipe}", "7 x 7", "32 x 32 images of digits", "choose cifar/4 or mnist/4,"]
+    assert_told(error.value, *told, '["model=cifar/4"]', "--set model=cifar/4 on the command line")
+    assert "patch_size" not in str(error.value)  # a recipe has none
+    for name in ("cifar/4", "mnist/4"):
+        model = training.mixer_for(changed(recipe, [f"model={name}"]), data)
+        assert (model.image_shape, model.num_tokens) == ((3, 32, 32), 64)
+
+
+@pytest.mark.parametrize("height, width, told", [
+    (64, 96, "choose cifar/4 or mnist/4 or S/16 or B/16 or L/16,"),
+    (42, 70, None),  # mnist/7's own patches divide them
+    (32, 30, "resize the images, to 32 x 32 say"),
+    (8, 8, "no configuration cuts them into 4 x 4 patches or more"),
+])  # fmt: skip
+def test_only_configurations_that_cut_the_images_into_several_patches_are_named(height, width, told, few_digits):
+    data = resized(few_digits, height, width)
+    if told is None:
+        assert training.mixer_for(RECIPES["minute"], data).num_tokens == 6 * 10
+    else:
+        with pytest.raises(ValueError) as error:
+            training.mixer_for(RECIPES["minute"], data)
+        assert_told(error.value, f"{height} x {width}", told)
+
+
+def test_a_recipe_with_a_model_that_does_not_exist_is_refused_with_those_that_do(few_digits):
+    with pytest.raises(ValueError) as error:
+        training.mixer_for(changed("minute", ["model=mnist/5"]), resized(few_digits, 32, 32))
+    assert_told(error.value, "'mnist/5'", f"choose one of {', '.join(CONFIGS)}.")
+
+
 # --- what is recorded --------------------------------------------------------------------------------------
 
 
@@ -570,6 +789,22 @@ def refuse_temporary_files(monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", refused)
 
 
+def test_a_folder_is_found_from_home(run, tmp_path, monkeypatch, tiny_mixer):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    model, _ = run(out="~/run", epochs=1, tensorboard="~/logs")
+    assert {"model.safetensors", "resume.safetensors"} < set(files(tmp_path / "run"))
+    assert files(tmp_path) == ["logs", "run"]  # and no folder that is called ~
+    assert same_weights(load_checkpoint("~/run/model.safetensors"), model)
+    run(out="~/run", epochs=1, resume=True)
+    save_checkpoint(tiny_mixer(), "~/mine.safetensors")
+    assert same_weights(load_checkpoint(tmp_path / "mine.safetensors"), tiny_mixer())
+    with pytest.raises(ValueError) as error:
+        run(out="~nobody of that name/run")
+    assert_told(error.value, "~nobody of that name/run begins with ~", "write the folder out")
+
+
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(run, tmp_path, monkeypatch):
     stop_at(monkeypatch, 1, AssertionError("trained"))
     (tmp_path / "file").write_text("not a folder")
@@ -627,6 +862,9 @@ def test_the_bar_is_on_stderr_where_it_is_asked_for_and_nowhere_else(few_digits,
     monkeypatch.delenv("MIXER_PROGRESS", raising=False)  # notebooks are tested with "0"
     recipe = dataclasses.replace(TINY, epochs=2)
     train(recipe, data=few_digits, device="cpu", progress=False)
+    monkeypatch.setenv("MIXER_PROGRESS", "false")
+    train(recipe, data=few_digits, device="cpu", progress=True)
+    monkeypatch.delenv("MIXER_PROGRESS")
     assert capsys.readouterr() == ("", "")
     train(recipe, data=few_digits, device="cpu", progress=True)
     out, err = capsys.readouterr()

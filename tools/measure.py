@@ -8,6 +8,7 @@ Validation chooses, the test images are read once per seed at the end.
     python tools/measure.py pretrained          the same, and its first model becomes the one in mixer_utils/weights
     python tools/measure.py recorded            `minute` with snapshots, on the CPU: the run in mixer_utils/weights
     python tools/measure.py baselines choices   `minute` against other models, and with one choice changed
+    python tools/measure.py photographs         the shipped model on digits redrawn as people's pictures, of every kind
 
 What was measured on a GPU lies in files called NAME-gpu.json, but for baselines and choices, which say so inside.
 """
@@ -18,13 +19,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for benchmarks/, which is not installed
 
+from benchmarks import drawn
 from benchmarks.provenance import write_result
 from mixer_utils import RECIPES, Snapshots, baselines, evaluate, load_dataset, load_pretrained, train
+from mixer_utils.__main__ import SURE
 from mixer_utils.checkpoints import PRETRAINED, read_tensors, write_tensors
+from mixer_utils.data import DataError, read_image
+from mixer_utils.evaluation import predict_logits
 from mixer_utils.model import count_parameters
 from mixer_utils.snapshots import RECORDED_RUN
 from mixer_utils.training import mixer_for
@@ -157,6 +163,41 @@ def choices():
     )
 
 
+def photographs(count=200):
+    """The shipped model on test digits redrawn as pictures of every kind: how many of each it calls right."""
+    data = load_dataset("mnist")
+    model = load_pretrained("mnist")
+    chosen = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:count]
+    digits = data.test[chosen]
+    plain = predict_logits(model, digits.images, data).argmax(1)
+    kinds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in drawn.INK:
+            draw = np.random.default_rng(0)
+            right = refused = unsure = wrong_but_sure = 0
+            for digit, label in zip(digits.images[:, 0].numpy(), digits.labels.tolist(), strict=True):
+                path = drawn.draw(kind, digit, Path(folder) / "digit", draw)
+                try:
+                    image = read_image(path, data.image_shape, data.pictures)
+                except DataError:
+                    refused += 1
+                    continue
+                (first, second), (called, _) = predict_logits(model, image[None], data).softmax(1)[0].topk(2)
+                right += called.item() == label
+                unsure += (first - second).item() < SURE
+                wrong_but_sure += called.item() != label and (first - second).item() >= SURE
+            kinds[kind] = {"accuracy": right / count, "refused": refused, "not_sure": unsure,
+                           "wrong_but_sure": wrong_but_sure}  # fmt: skip
+            print(f"{kind}: {right / count:.1%}", flush=True)
+    accuracies = [found["accuracy"] for found in kinds.values()]
+    summary = {
+        "kinds": len(kinds), "lowest": min(accuracies), "mean": statistics.mean(accuracies),
+        "at_least_95_percent": sum(accuracy >= 0.95 for accuracy in accuracies),
+        "the_images_themselves": (plain == digits.labels).float().mean().item(),
+    }  # fmt: skip
+    save("photographs", {"seeds": [0], "images_of_each_kind": count, "summary": summary, "kinds": kinds})
+
+
 def summaries(columns):
     """Mean, sample standard deviation, lowest, median and highest of each list of numbers."""
     return {
@@ -190,6 +231,7 @@ MEASUREMENTS = {
     "recorded": recorded,
     "baselines": measure_baselines,
     "choices": choices,
+    "photographs": photographs,
 }
 
 if __name__ == "__main__":

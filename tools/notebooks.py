@@ -9,6 +9,7 @@ exercises solved, `save` refreshes the saved outputs, `address` writes the repos
 
 import argparse
 import inspect
+import json
 import os
 import re
 import sys
@@ -19,9 +20,19 @@ from pathlib import Path
 import nbformat
 import running
 from nbclient.exceptions import CellExecutionError
+from traitlets.config import PyFileConfigLoader
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+# What a kernel says of itself and nbconvert goes by, without the version of Python: the same at every run.
+LANGUAGE = {
+    "codemirror_mode": {"name": "ipython", "version": 3},
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3",
+}
 
 
 def execute(path, change=None):
@@ -43,10 +54,19 @@ def execute(path, change=None):
         for output in cell.get("outputs", []):  # a view's picture stays: without its kernel the view itself is dead
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata["language_info"] = LANGUAGE
     for number, cell in enumerate(notebook.cells):  # the same names at every run: smaller diffs
         cell["id"] = f"cell-{number:02}"
     return notebook
+
+
+# What notebooks print of the seconds that a run takes, and where in results/ the measured ones are.
+MEDIAN = ("summary", "train_seconds", "median")
+SECONDS = {
+    "00_start_here": (r"about (\d+) s for the run in notebook 05", "minute.json", MEDIAN),
+    "05_training": (r"(\d+) s of training", "minute.json", MEDIAN),
+}
+MOST_OFF = 3  # times: processors differ, but not by more than that
 
 
 def save(paths):
@@ -54,8 +74,32 @@ def save(paths):
     os.environ |= {"MIXER_DOWNLOAD": "0", "MIXER_WEIGHTS": "build/no-weights"}
     for path in paths:
         start = time.perf_counter()
-        running.write(execute(path), path)
+        notebook = execute(path)
+        if problem := off(notebook, path.stem):
+            sys.exit(f"error: {path.name} was not saved: {problem}")
+        running.write(notebook, path)
         print(f"{path.name}: saved after {time.perf_counter() - start:.0f} s")
+
+
+def off(notebook, name):
+    """What is wrong with the seconds that a notebook prints, in one sentence; None where nothing is."""
+    if name not in SECONDS:
+        return None
+    pattern, file, keys = SECONDS[name]
+    measured = json.loads((ROOT / "results" / file).read_text(encoding="utf-8"))
+    for key in keys:
+        measured = measured[key]
+    outputs = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
+    found = re.search(pattern, "\n".join(outputs))
+    if not found:
+        return f"it says nothing like {pattern!r}."
+    seconds = int(found[1])
+    if measured / MOST_OFF <= seconds <= measured * MOST_OFF:
+        return None
+    return (
+        f"it says {seconds} s where results/{file} has {measured:.0f} s, more than {MOST_OFF} times off: close other "
+        "programs and save it again, or measure again what results/ holds."
+    )
 
 
 def tutorial(build=ROOT / "build"):
@@ -96,7 +140,8 @@ def tutorial(build=ROOT / "build"):
 def write_page(notebook, path):
     from nbconvert import HTMLExporter
 
-    body, _ = HTMLExporter().from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
+    config = PyFileConfigLoader("nbconvert_config.py", str(ROOT / "tools")).load_config()
+    body, _ = HTMLExporter(config=config).from_notebook_node(notebook, resources={"metadata": {"name": path.stem}})
     # Links and figures are written for notebooks/; the pages lie in build/.
     body = re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', body)
     part = path.with_suffix(".part")

@@ -1,6 +1,8 @@
-"""What the tools share: running a notebook, and writing one whole."""
+"""What the tools share: running a notebook, writing one whole, and showing its figures on a page."""
 
+import html
 import os
+import urllib.parse
 
 import nbformat
 from nbclient import NotebookClient
@@ -25,3 +27,16 @@ def write(notebook, path):
     part = path.with_suffix(".part")
     nbformat.write(notebook, part)
     os.replace(part, path)
+
+
+def picture(output):
+    """A PNG output as an <img> that says what it shows, and brings its own bytes, unless they lie in a file beside it.
+
+    ``metadata.filenames`` names that file: nbconvert puts it there for Markdown.
+    """
+    alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""))
+    if "image/png" in output.metadata.get("filenames", {}):
+        source = urllib.parse.quote(output.metadata.filenames["image/png"].replace(os.sep, "/"))
+    else:
+        source = f"data:image/png;base64,{''.join(output.data['image/png'].split())}"
+    return f'<img src="{source}" alt="{alt}">'

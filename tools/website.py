@@ -105,14 +105,8 @@ def page(notebook, name):
             cell.source = with_links(cell.source, "notebooks")
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):  # myst-nb has one alt text a cell, we have one a picture
-                output.data = {"text/html": picture(output)}
+                output.data = {"text/html": running.picture(output)}
     return notebook
-
-
-def picture(output):
-    """A PNG output as an <img> that brings its own bytes and says what it shows."""
-    alt = output.metadata.get("image/png", {}).get("alt", "")
-    return f'<img src="data:image/png;base64,{"".join(output.data["image/png"].split())}" alt="{html.escape(alt)}">'
 
 
 # --- views ------------------------------------------------------------------------------------------------------------
@@ -162,7 +156,7 @@ def live_outputs(notebook):
         places, end = embedded([traits(model) for _, model in shown])
         for (output, _), place in zip(shown, places, strict=True):
             text = f"<p>{html.escape(output.data.get('text/plain', ''))}</p>"
-            instead = picture(output) if "image/png" in output.data else text
+            instead = running.picture(output) if "image/png" in output.data else text
             output.data = {"text/html": f"{place.removesuffix('</div>')}{instead}</div>"}
         shown[-1][0].data["text/html"] += f"\n{end}"
     return notebook

@@ -8,11 +8,11 @@ catalogue/, the solutions in solutions.py: without that file everything but ``so
 
 import importlib
 import inspect
-import sys
 
 from mixer_utils.exercises import catalogue, record
 from mixer_utils.exercises.exercise import Exercise, Finding, diagnose
 from mixer_utils.exercises.shelter import Stopped, sheltered
+from mixer_utils.notebook import show_widget
 
 __all__ = ["Exercise", "check", "hint", "predict", "progress", "score", "solution"]
 
@@ -107,7 +107,7 @@ def predict(number, guess=None):
     if guess is not None and guess not in choices:
         raise ValueError(f"The guess for {number} is {guess!r}: put {listed} there, or None to go on without a guess.")
     if guess is not None:
-        record.note("predictions", number, guess=guess)
+        record.note("predictions", number, guess=int(guess))
     recorded = record.read()["predictions"].get(number, {}).get("guess")
     if recorded is None:
         text = f"No guess yet: put {listed} in place of None, or go on without."
@@ -118,26 +118,18 @@ def predict(number, guess=None):
 
 def show_guess(number, choices, guess, text):
     """A button for each choice where there is a kernel and ipywidgets, else only the text."""
-    if not has_kernel():
-        print(text)
-        return
-    try:
-        from IPython.display import display
+
+    def build():
         from ipywidgets import ToggleButtons
-    except ImportError:
-        print(text)
-        return
-    options = [(str(choice), choice) for choice in choices] + [("skip", None)]
-    buttons = ToggleButtons(options=options, value=guess, description=f"Guess {number}", style={"button_width": "5em"})
-    buttons.observe(lambda change: record.note("predictions", number, guess=change["new"]), "value")
-    view = {"version_major": 2, "version_minor": 0, "model_id": buttons.model_id}
-    # Where no widget can be shown (GitHub, a plain page), the text is left.
-    display({"application/vnd.jupyter.widget-view+json": view, "text/plain": text}, raw=True)
 
+        options = [(str(choice), choice) for choice in choices] + [("skip", None)]
+        buttons = ToggleButtons(
+            options=options, value=guess, description=f"Guess {number}", style={"button_width": "5em"}
+        )
+        buttons.observe(lambda change: record.note("predictions", number, guess=change["new"]), "value")
+        return buttons
 
-def has_kernel():
-    """Whether this runs in a notebook. Where it does, IPython is loaded."""
-    return "IPython" in sys.modules and hasattr(sys.modules["IPython"].get_ipython(), "kernel")
+    show_widget(build, text)
 
 
 def score(number, measured):

@@ -7,6 +7,7 @@ import symtable
 import warnings
 from pathlib import Path
 
+from mixer_utils._files import reason_of
 from mixer_utils.exercises.catalogue import notebooks
 
 
@@ -16,7 +17,7 @@ def read(path):
         cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
         sources = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}): give the path of a notebook.") from None
+        raise ValueError(f"{path} cannot be read ({reason_of(error)}): give the path of a notebook.") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path} is no notebook, or a damaged one: ask for the .ipynb file again.") from None
     code = [source for kind, source in sources if kind == "code"]

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from mixer_utils._files import data_folder
+from mixer_utils._files import data_folder, reason_of
 from mixer_utils.exercises.catalogue import exercises_of
 from mixer_utils.exercises.cells import checks, needed, read
 from mixer_utils.exercises.exercise import diagnose, one_line
@@ -75,14 +75,14 @@ def write_table(path, marks_of):
     """
     numbers = sorted({number for marks in marks_of.values() for number in marks})
     try:
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             table = csv.writer(file)
             table.writerow(["file", *numbers, "passed", "of"])
             for name, marks in marks_of.items():
                 states = [marks[number][0] if number in marks else "" for number in numbers]
                 table.writerow([name, *states, count_passed(marks), len(marks)])
     except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror}): give --csv another path.") from error
+        raise ValueError(f"{path} cannot be written ({reason_of(error)}): give --csv another path.") from error
 
 
 def count_passed(marks):

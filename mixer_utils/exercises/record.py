@@ -7,19 +7,18 @@ where the file cannot be written, everything is kept for this session only.
 import contextlib
 import json
 import os
-from pathlib import Path
 
-from mixer_utils._files import CheckpointError, data_folder, write_atomically
+from mixer_utils._files import CheckpointError, at_home, data_folder, switched_off, write_atomically
 
 SESSION = {"exercises": {}, "predictions": {}}
 
 
 def file():
     """The Path of the record, or None where none is kept."""
-    named = os.environ.get("MIXER_EXERCISES")
-    if named == "0":
+    if switched_off("MIXER_EXERCISES"):
         return None
-    return Path(named).expanduser() if named else data_folder() / "exercises.json"
+    named = os.environ.get("MIXER_EXERCISES")
+    return at_home(named) if named else data_folder() / "exercises.json"
 
 
 def read():

@@ -65,7 +65,14 @@ class View(anywidget.AnyWidget):
         return {**data, **picture}, {**metadata, **about}
 
 
-class Index(traitlets.Int):
+class Whole(traitlets.Int):
+    """A trait that is a whole number; one of NumPy's is taken, too, since many come from an argmax."""
+
+    def validate(self, view, value):
+        return super().validate(view, int(value) if isinstance(value, np.integer) else value)
+
+
+class Index(Whole):
     """A trait of a view that counts from 0; ``count`` is the entry of the view's ``data`` that says how many there are.
 
     Raises TraitError for a number that is not below it.

@@ -11,6 +11,7 @@ from mixer_utils.widgets import base
 from mixer_utils.widgets.base import (
     Index,
     View,
+    Whole,
     about,
     check_model,
     choice,
@@ -46,9 +47,9 @@ class DigitView(View):
 
     view = traitlets.Unicode("digit").tag(sync=True)
     pixels = traitlets.CBytes().tag(sync=True)  # C: from the browser comes a memoryview
-    hidden = traitlets.List(traitlets.Int()).tag(sync=True)
+    hidden = traitlets.List(Whole()).tag(sync=True)
     tool = choice("draw", "erase", "hide patches")
-    start = traitlets.Int(-1).tag(sync=True)
+    start = Whole(-1).tag(sync=True)
     show = choice("norm", "channel")
     channel = Index("num_channels")
     patch = Index("num_patches")

@@ -11,6 +11,7 @@ from mixer_utils.widgets import base
 from mixer_utils.widgets.base import (
     Index,
     View,
+    Whole,
     check_model,
     choice,
     example_images,
@@ -40,7 +41,7 @@ class EmbeddingView(View):
 
     view = traitlets.Unicode("embedding").tag(sync=True)
     image = Index("num_images")
-    patch_size = traitlets.Int(1).tag(sync=True)
+    patch_size = Whole(1).tag(sync=True)
     sort = choice("norm", "frequency", "number")
     scale = choice("shared", "each")
     filter = Index("num_filters")

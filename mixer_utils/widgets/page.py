@@ -7,12 +7,11 @@ import importlib.metadata
 import json
 import string
 import zlib
-from pathlib import Path
 
 import numpy as np
 
 from mixer_utils import __version__
-from mixer_utils._files import Unreachable, write_atomically
+from mixer_utils._files import Unreachable, at_home, write_atomically
 from mixer_utils.data import load_dataset
 from mixer_utils.mixing import patch_grid
 from mixer_utils.model import count_parameters
@@ -40,7 +39,7 @@ def write_explorer(out, model=None):
     page = explorer_page(load_pretrained("mnist") if model is None else model).encode()
     if len(page) > MOST_BYTES:
         raise ValueError(too_large(f"its page has {len(page) / 1e6:.1f} MB"))
-    path = Path(out) / "index.html"
+    path = at_home(out) / "index.html"
     write_atomically(path, page)
     return path
 

@@ -43,17 +43,23 @@ FLAGS = (
 ).split()
 
 
-@contextlib.contextmanager
-def launched():
-    """Chromium without a window, driven by Playwright; MIXER_BROWSER=PATH names another one than the system's.
-
-    What is missing is told by whatever exception comes of it: no module, no program, no library that it needs.
-    """
+def browser_path():
+    """The system's Chromium, or what MIXER_BROWSER=PATH names; None for Playwright's own. Raises FileNotFoundError."""
     asked = os.environ.get("MIXER_BROWSER", "")
     names = ["chromium", "chromium-browser", "google-chrome"] if asked in ("", "required") else [asked]
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None and asked not in ("", "required"):
         raise FileNotFoundError(f"MIXER_BROWSER is {asked}, which is no program")
+    return path
+
+
+@contextlib.contextmanager
+def launched():
+    """Chromium without a window, driven by Playwright.
+
+    What is missing is told by whatever exception comes of it: no module, no program, no library that it needs.
+    """
+    path = browser_path()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
