@@ -1,8 +1,11 @@
+import datetime
+
 import pytest
 import torch
 from told import assert_told
 
-from mixer_utils.notebook import check_shape, claim
+from mixer_utils import DataError, notebook
+from mixer_utils.notebook import ask_for_picture, check_shape, claim, contents_of
 
 
 def test_a_shape_that_is_as_it_should_be_is_printed(capsys):
@@ -41,3 +44,49 @@ def test_a_claim_about_mnist_is_not_checked_on_digits_and_says_so(capsys, digits
     claim("about digits", True, digits, only_on="digits")
     claim("about digits", False, mnist, only_on="digits")
     assert capsys.readouterr().out == "about digits: True\nabout digits: not checked (mnist instead of digits)\n"
+
+
+# --- the upload button ----------------------------------------------------------------------------------------------
+
+
+def test_the_bytes_of_an_upload_are_found_in_old_and_new_ipywidgets():
+    assert contents_of({"a.png": {"metadata": {"name": "a.png"}, "content": b"seven"}}) == b"seven"  # 7, as on Colab
+    assert contents_of(({"name": "a.png", "content": memoryview(b"eight")},)) == b"eight"
+
+
+@pytest.fixture
+def upload(monkeypatch):
+    """A function: the contents of a file are uploaded to ask_for_picture(answer)."""
+
+    def given(answer, content):
+        made = []
+        monkeypatch.setattr(notebook, "show_widget", lambda build, text: made.append(build()))
+        ask_for_picture(answer)
+        button, below = made[0].children
+        now = datetime.datetime.now(datetime.UTC)
+        file = {"name": "a.png", "type": "image/png", "size": 1, "content": memoryview(content), "last_modified": now}
+        button.value = (file,)
+        return below
+
+    return given
+
+
+def test_an_uploaded_picture_is_answered(upload):
+    read = []
+    upload(lambda path: read.append(path.read_bytes()), b"a picture")
+    assert read == [b"a picture"]
+
+
+def test_a_picture_that_cannot_be_used_gets_its_sentence_and_other_errors_stay_errors(upload, capsys):
+    def refused(path):
+        raise DataError(f"{path}: nothing is drawn.")
+
+    upload(refused, b"")
+    assert capsys.readouterr().out.endswith("nothing is drawn.\n")
+    with pytest.raises(ZeroDivisionError):
+        upload(lambda path: 1 / 0, b"")
+
+
+def test_without_a_kernel_a_text_stands_for_the_button(capsys):
+    ask_for_picture(None)
+    assert "upload button" in capsys.readouterr().out
