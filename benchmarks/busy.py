@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.timing import ROOT
 
-ROUNDS = {0: 3, 1: 2, 3: 1}  # beside so many programs that compute without end; the more there are, the longer it takes
+ROUNDS = {0: 6, 1: 2, 3: 1}  # beside so many programs that compute without end; the more there are, the longer it takes
 # How torch's threads are set up: what comes before the run, and the environment.
 NO_TRIAL = "from mixer_utils import devices; devices.one_is_faster = lambda number, step: False"
 WAYS = {

@@ -264,7 +264,7 @@ def read_image(path, image_shape, pictures="stretch"):
     if pictures == "digit":
         from mixer_utils.photograph import read_digit  # scipy takes its time
 
-        return torch.from_numpy(read_digit(path, size=height))[None]
+        return torch.from_numpy(read_digit(path, box=round(20 / 28 * height), size=height))[None]
     image = opaque(decode(path))
     if pictures == "crop":
         return image_transform(height, randaugment=0, train=False)(image)

@@ -71,6 +71,13 @@ def test_a_picture_of_28_by_28_is_left_alone_or_inverted(written, tmp_path):
     assert shown.dtype == torch.uint8 and torch.equal(shown[0], torch.from_numpy(digit))
 
 
+def test_a_model_of_larger_images_gets_the_same_frame_enlarged(written, tmp_path):
+    path = drawn.draw("side light", written[2], tmp_path / "two", np.random.default_rng(0))
+    small, large = (read_image(path, (1, size, size), "digit").float() for size in (28, 56))
+    halved = torch.nn.functional.avg_pool2d(large, 2)
+    assert np.corrcoef(halved.ravel(), small.ravel())[0, 1] > 0.95
+
+
 def empty_pictures():
     noise = np.random.default_rng(0)
     nothing = np.zeros(drawn.SQUARE)
