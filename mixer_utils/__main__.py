@@ -97,9 +97,14 @@ def run_train(options):
     from mixer_utils.recipes import changed
     from mixer_utils.training import train
 
-    recipe, seed, model, out = options.recipe or "minute", 0, None, options.out
+    recipe = options.recipe or "minute"
+    model = None
+    seed = 0
+    out = options.out
     if options.more_epochs is not None:
-        recipe, seed, model, out = longer(options)
+        recipe, model = longer(options)
+        seed = model.about["seed"] + 1
+        out = Path(f"{out}+{options.more_epochs}")
     recipe = changed(recipe, options.set)
     data = folder_for(options.data, recipe) if options.data is not None else None
     seed = seed if options.seed is None else options.seed
@@ -128,7 +133,7 @@ def folder_for(folder, recipe):
 
 
 def longer(options):
-    """Recipe, seed, model and folder of a run that trains the model of a finished one for more epochs.
+    """Recipe and model of a run that trains the model of a finished one for more epochs.
 
     It is a new run, with a schedule of its own: at the end of the finished one the learning rate has come down to zero.
     Raises ValueError for a run that is not finished, or whose data its recipe does not name.
@@ -147,8 +152,7 @@ def longer(options):
         )
     if options.recipe is not None:
         recipe = find_recipe(options.recipe)
-    folder = Path(f"{options.out}+{options.more_epochs}")
-    return dataclasses.replace(recipe, epochs=options.more_epochs), about["seed"] + 1, model, folder
+    return dataclasses.replace(recipe, epochs=options.more_epochs), model
 
 
 def run_evaluate(options):
@@ -209,7 +213,7 @@ def show_predictions(path, images, probabilities, class_names):
     """Save a picture: each original, what the model was given of it, and the probabilities."""
     import numpy as np
 
-    from mixer_utils.data import decode, opaque
+    from mixer_utils._pictures import decode, opaque
     from mixer_utils.plotting import plot_predictions
 
     originals = [np.asarray(opaque(decode(file))) for file in images]

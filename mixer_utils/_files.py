@@ -268,8 +268,8 @@ def md5_of(path, expected):
 
 def fetch(folder, missing, sources):
     """Bring the files of ``missing`` to ``folder`` by the first source that can; why it failed where none can."""
-    if why_no_download():
-        return why_no_download()
+    if reason := why_no_download():
+        return reason
     try:
         make_folder(folder)
     except OSError as error:

@@ -40,11 +40,10 @@ from mixer_utils._image_folder import (
     read_rgb,
     some,
 )
-from mixer_utils._pictures import decode, opaque
 
-__all__ = ["DataError", "Dataset", "FolderSplit", "Split", "Unreachable", "data_folder", "decode", "image_transform",
-           "load_dataset", "load_dataset_of", "load_for_evaluation", "load_image_folder", "normalize", "opaque",
-           "pictures_of", "read_image", "read_rgb"]  # fmt: skip
+__all__ = ["DataError", "Dataset", "FolderSplit", "Split", "Unreachable", "data_folder", "image_transform",
+           "load_dataset", "load_dataset_of", "load_for_evaluation", "load_image_folder", "normalize", "pictures_of",
+           "read_image", "read_rgb"]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

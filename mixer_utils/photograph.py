@@ -281,4 +281,4 @@ def otsu(values):
     sums = np.cumsum(counts * centres)
     with np.errstate(invalid="ignore", divide="ignore"):
         between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return centres[np.nanargmax(np.nan_to_num(between))]
+    return centres[np.nan_to_num(between).argmax()]

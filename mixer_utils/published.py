@@ -97,8 +97,8 @@ def fetch(address, path, mebibytes, sha256):
     """Bring ``address`` to ``path``, whole and checked. Raises Unreachable, or CheckpointError."""
     part = path.with_name(path.name + ".part")
     try:
-        if why_no_download():
-            raise Broken(why_no_download())
+        if reason := why_no_download():
+            raise Broken(reason)
         path.parent.mkdir(parents=True, exist_ok=True)
         download(address, part)
     except Broken as error:

@@ -60,12 +60,8 @@ def execute(path, change=None):
     return notebook
 
 
-# What notebooks print of the seconds that a run takes, and where in results/ the measured ones are.
-MEDIAN = ("summary", "train_seconds", "median")
-SECONDS = {
-    "00_start_here": (r"about (\d+) s for the run in notebook 05", "minute.json", MEDIAN),
-    "05_training": (r"(\d+) s of training", "minute.json", MEDIAN),
-}
+# How notebooks print the seconds that a run of the recipe `minute` takes; results/minute.json has the measured ones.
+SECONDS = {"00_start_here": r"about (\d+) s for the run in notebook 05", "05_training": r"(\d+) s of training"}
 MOST_OFF = 3  # times: processors differ, but not by more than that
 
 
@@ -85,20 +81,18 @@ def off(notebook, name):
     """What is wrong with the seconds that a notebook prints, in one sentence; None where nothing is."""
     if name not in SECONDS:
         return None
-    pattern, file, keys = SECONDS[name]
-    measured = json.loads((ROOT / "results" / file).read_text(encoding="utf-8"))
-    for key in keys:
-        measured = measured[key]
+    measured = json.loads((ROOT / "results" / "minute.json").read_text(encoding="utf-8"))
+    measured = measured["summary"]["train_seconds"]["median"]
     outputs = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
-    found = re.search(pattern, "\n".join(outputs))
+    found = re.search(SECONDS[name], "\n".join(outputs))
     if not found:
-        return f"it says nothing like {pattern!r}."
+        return f"it says nothing like {SECONDS[name]!r}."
     seconds = int(found[1])
     if measured / MOST_OFF <= seconds <= measured * MOST_OFF:
         return None
     return (
-        f"it says {seconds} s where results/{file} has {measured:.0f} s, more than {MOST_OFF} times off: close other "
-        "programs and save it again, or measure again what results/ holds."
+        f"it says {seconds} s where results/minute.json has {measured:.0f} s, more than {MOST_OFF} times off: close "
+        "other programs and save it again, or measure again what results/ holds."
     )
 
 
