@@ -138,6 +138,7 @@ def longer(options):
     It is a new run, with a schedule of its own: at the end of the finished one the learning rate has come down to zero.
     Raises ValueError for a run that is not finished, or whose data its recipe does not name.
     """
+    from mixer_utils.data import check_named
     from mixer_utils.recipes import Recipe, find_recipe
 
     model, about = load_run(options.out)
@@ -150,6 +151,8 @@ def longer(options):
             f"{options.out} was trained on {about['dataset']}, and its recipe names {recipe.dataset}: say where its "
             "images are, --data FOLDER."
         )
+    if options.data is None:
+        check_named(about)
     if options.recipe is not None:
         recipe = find_recipe(options.recipe)
     return dataclasses.replace(recipe, epochs=options.more_epochs), model

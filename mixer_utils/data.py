@@ -41,9 +41,9 @@ from mixer_utils._image_folder import (
     some,
 )
 
-__all__ = ["DataError", "Dataset", "FolderSplit", "Split", "Unreachable", "data_folder", "image_transform",
-           "load_dataset", "load_dataset_of", "load_for_evaluation", "load_image_folder", "normalize", "pictures_of",
-           "read_image", "read_rgb"]  # fmt: skip
+__all__ = ["DataError", "Dataset", "FolderSplit", "Split", "Unreachable", "check_named", "data_folder",
+           "image_transform", "load_dataset", "load_dataset_of", "load_for_evaluation", "load_image_folder",
+           "normalize", "pictures_of", "read_image", "read_rgb"]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,10 +184,15 @@ def pictures_of(about):
 
 def load_dataset_of(about):
     """The data set of the run beside which ``about`` was saved. Raises DataError where that was a folder of images."""
+    check_named(about)
+    return load_dataset(about["dataset"])
+
+
+def check_named(about):
+    """Raise DataError where a run's images were a folder of one's own, even one that is called as a data set is."""
     name = about["dataset"]
     if name not in LOADERS or (pictures_of(about) == "crop" and name != "imagenet"):
         raise DataError(f"The run was trained on images of your own, called {name}: say where they are, --data FOLDER.")
-    return load_dataset(name)
 
 
 def load_for_evaluation(root, about, image_shape):

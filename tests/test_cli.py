@@ -254,6 +254,9 @@ def test_a_run_that_is_not_finished_or_on_other_data_is_not_trained_for_longer(f
     save_checkpoint(model, path, **{**about, "dataset": "letters"})
     sentence = stop("train", "--out", finished_here, "--more-epochs", 2)
     assert_told(sentence, "was trained on letters", "names digits", "--data FOLDER")
+    save_checkpoint(model, path, **{**about, "pictures": "crop"})  # a folder that is called digits
+    sentence = stop("train", "--out", finished_here, "--more-epochs", 2)
+    assert_told(sentence, "images of your own, called digits", "--data FOLDER")
     save_checkpoint(model, path, **about)
     assert "epochs is 0" in stop("train", "--out", finished_here, "--more-epochs", 0)
     assert [path.name for path in finished_here.parent.iterdir()] == ["digits"]
