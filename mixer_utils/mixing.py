@@ -76,6 +76,74 @@ def by_pairs(reads):
     return np.concatenate([pairs.ravel(), np.setdiff1d(np.arange(len(reads)), pairs)]).astype(int)
 
 
+# --- how much structure a map has -------------------------------------------------------------------------------------
+
+
+def morans_i(maps, grid):
+    """How much neighbouring weights of every map (N, S) agree, (N,): Moran's I over patches that share a side.
+
+    1 at most, about -1 for a checkerboard; for weights drawn at random -1 / (S - 1) on average. A map of equal weights
+    has no differences to compare, and 0 stands for it. Source: Moran, "Notes on Continuous Stochastic Phenomena",
+    Biometrika 37 (1950). Raises ValueError for maps that do not have the grid's number of patches.
+    """
+    maps = on_grid(maps, grid)
+    x = maps - maps.mean((1, 2), keepdims=True)
+    across = (x[:, :, 1:] * x[:, :, :-1]).sum((1, 2))
+    down = (x[:, 1:] * x[:, :-1]).sum((1, 2))
+    rows, columns = grid
+    neighbours = rows * (columns - 1) + columns * (rows - 1)
+    variance = (x**2).mean((1, 2))
+    flat = variance <= 1e-12 * (maps**2).mean((1, 2))
+    return np.where(flat, 0.0, (across + down) / neighbours / np.where(flat, 1.0, variance))
+
+
+def low_frequency_share(maps, grid, highest=0.2):
+    """The share of every map's power, (N,), in waves of at most ``highest`` cycles per patch; 0 for a map of zeros.
+
+    0.2 cycles per patch is a wave of five patches. For weights drawn at random it is the share of such waves among all.
+    """
+    maps = on_grid(maps, grid)
+    rows, columns = grid
+    power = np.abs(np.fft.fft2(maps)) ** 2
+    low = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)[None]) <= highest
+    return (power * low).sum((1, 2)) / np.maximum(power.sum((1, 2)), 1e-12)
+
+
+def participation_ratio(maps):
+    """Over how many patches every map (N, S) is spread, (N,): (sum w^2)^2 / sum w^4.
+
+    1 for a map with one weight that is not 0, S for weights of equal size, about S / 3 for normal ones.
+    """
+    square = np.asarray(maps, dtype=np.float64) ** 2
+    return square.sum(1) ** 2 / np.maximum((square**2).sum(1), 1e-300)
+
+
+def alike_and_opposite(reads, least=0.5):
+    """How many pairs of units read alike, cosine ``least`` or more, and how many opposite, -``least`` or less.
+
+    By chance both are as many: turning the sign of every other unit makes the one kind the other. Pairs are all two
+    units of one block; reads is (D_S, S).
+    """
+    reads = np.asarray(reads, dtype=np.float64)
+    unit = reads / np.maximum(np.linalg.norm(reads, axis=1, keepdims=True), 1e-12)
+    cosines = (unit @ unit.T)[np.triu_indices(len(reads), 1)]
+    return int((cosines >= least).sum()), int((cosines <= -least).sum())
+
+
+def by_structure(reads, grid):
+    """Units (D_S,) from the map whose neighbouring weights agree most to the one where they agree least."""
+    return np.argsort(-morans_i(reads, grid), kind="stable")
+
+
+def on_grid(maps, grid):
+    """Maps (N, S) as float64 (N, rows, columns). Raises ValueError for another number of patches."""
+    maps = np.asarray(maps, dtype=np.float64)
+    rows, columns = grid
+    if maps.ndim != 2 or maps.shape[1] != rows * columns:
+        raise ValueError(f"maps is {maps.shape}: for {rows} x {columns} patches it must be (N, {rows * columns}).")
+    return maps.reshape(-1, rows, columns)
+
+
 # --- patch on patch ---------------------------------------------------------------------------------------------------
 
 

@@ -89,6 +89,59 @@ def test_every_unit_has_one_place_in_an_order(order, units):
     assert sorted(order(maps)) == list(range(units))
 
 
+# --- structure --------------------------------------------------------------------------------------------------------
+
+
+def test_morans_i_of_maps_that_can_be_counted_by_hand():
+    row, column = np.mgrid[:4, :4]
+    checkerboard = (-1.0) ** (row + column)
+    halves = np.where(row < 2, 1.0, -1.0)  # of 24 sides 4 lie between the halves: (20 - 4) / 24
+    one = (row == 1) & (column == 1)
+    maps = np.stack([checkerboard, halves, 5 + 0 * row, one, 7 - 3 * halves]).reshape(5, 16)
+    # x is 15/16 once and -1/16 else, its mean square 15/256: 4 sides of -15/256 and 20 of 1/256.
+    by_hand = (4 * -15 + 20) / 24 / 15
+    assert mixing.morans_i(maps, (4, 4)) == pytest.approx([-1, 16 / 24, 0, by_hand, 16 / 24])
+    assert mixing.by_structure(maps, (4, 4)).tolist() == [1, 4, 2, 3, 0]
+
+
+def test_morans_i_of_weights_drawn_at_random_is_as_its_source_says():
+    maps = np.random.default_rng(0).normal(size=(4000, 12))
+    assert mixing.morans_i(maps, (3, 4)).mean() == pytest.approx(-1 / 11, abs=0.01)
+
+
+def test_the_grid_of_the_structure_is_rows_then_columns():
+    stripes = np.tile([1.0, -1.0], 6)[None]  # 4 x 3 has them along both, 6 x 2 down the columns
+    assert mixing.morans_i(stripes, (4, 3)) == pytest.approx([-1])
+    assert mixing.morans_i(stripes, (6, 2)) == pytest.approx([(10 - 6) / 16])
+
+
+def test_the_share_of_low_frequencies_is_one_for_a_slow_wave_and_zero_for_stripes():
+    row, column = np.mgrid[:10, :10]
+    slow, stripes = np.cos(2 * np.pi * column / 10), (-1.0) ** row
+    maps = np.stack([slow, stripes, slow + stripes, 0 * slow]).reshape(4, 100)
+    # A cosine's mean square is 1/2, that of stripes 1.
+    assert mixing.low_frequency_share(maps, (10, 10)) == pytest.approx([1, 0, 1 / 3, 0], abs=1e-9)
+    assert mixing.low_frequency_share(maps, (10, 10), highest=0.05) == pytest.approx([0, 0, 0, 0], abs=1e-9)
+
+
+def test_a_map_is_spread_over_as_many_patches_as_have_equal_weights():
+    maps = np.array([[0, -3, 0, 0], [2, 2, -2, 0], [0, 0, 0, 0], [1, 0, 0, 2]])
+    assert mixing.participation_ratio(maps) == pytest.approx([1, 3, 0, 25 / 17])
+
+
+def test_pairs_that_read_alike_and_opposite_are_counted_apart():
+    reads = np.array([[1, 0], [2, 0.1], [-1, 0], [0, 1], [1, 1]])
+    # alike: 0-1, 0-4, 1-4, 3-4; opposite: 0-2, 1-2, 2-4
+    assert mixing.alike_and_opposite(reads) == (4, 3)
+    assert mixing.alike_and_opposite(reads, least=0.9) == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["morans_i", "low_frequency_share", "by_structure"])
+def test_maps_of_another_grid_are_refused_in_one_sentence(name):
+    with pytest.raises(ValueError, match=r"maps is \(2, 12\): for 3 x 5 patches it must be \(N, 15\)"):
+        getattr(mixing, name)(np.zeros((2, 12)), (3, 5))
+
+
 # --- patch on patch ---------------------------------------------------------------------------------------------------
 
 

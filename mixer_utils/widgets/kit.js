@@ -278,6 +278,25 @@ export function neighbour(grid, patch, down, right) {
   return patchIn(grid, row + down, column + right);
 }
 
+const HOVERED = new WeakMap();
+
+/** The patch under the pointer, shared by all that is drawn of one model: get() is null for none, set(patch), on(call). */
+export function hoveredPatch(model) {
+  if (!HOVERED.has(model)) {
+    let patch = null;
+    const callbacks = [];
+    const get = () => patch;
+    const on = (callback) => callbacks.push(callback);
+    const setPatch = (next) => {
+      if (next === patch) return;
+      patch = next;
+      for (const callback of callbacks) callback();
+    };
+    HOVERED.set(model, { get, set: setPatch, on });
+  }
+  return HOVERED.get(model);
+}
+
 // --- a block's units -------------------------------------------------------------------------------------------------
 
 export const SORTS = { norm: "norm", frequency: "frequency", pairs: "opposite pairs", number: "number" };
