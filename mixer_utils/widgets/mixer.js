@@ -284,7 +284,7 @@ export function sum(a, b) {
   return a.map((value, i) => value + b[i]);
 }
 
-function softmax(logits) {
+export function softmax(logits) {
   const most = Math.max(...logits);
   const powers = Array.from(logits, (z) => Math.exp(z - most));
   const total = powers.reduce((a, b) => a + b, 0);
