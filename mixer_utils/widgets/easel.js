@@ -1,6 +1,8 @@
 // The image that flows through the network: what is drawn on it by mouse, touch or keyboard, and the patches hidden.
 
-import { arrow, cellOf, claim, clamp, make, pointer, range, segment, set, unpack } from "./kit.js";
+import {
+  BLACK, WHITE, arrow, cellOf, claim, clamp, make, pointer, range, segment, set, theme, unpack,
+} from "./kit.js";
 import { digitCentred, digitHatch, digitSame, digitStroke } from "./digit.js";
 import { squares } from "./squares.js";
 
@@ -136,7 +138,7 @@ export function easelBoard(model, canvasOf, { name, label, under, say, keys }) {
 
   function drawPen(context, left, top) {
     const down = canvasOf.drawing();
-    for (const [strokeStyle, lineWidth] of [["#000", 4], [down ? "#ff9d00" : "#ffd27f", 2]]) {
+    for (const [strokeStyle, lineWidth] of [[BLACK, 4], [down ? theme().mark : WHITE, 2]]) {
       Object.assign(context, { strokeStyle, lineWidth });
       context.beginPath();
       context.arc(left + pen[1] * side, top + pen[0] * side, side * (down ? 0.8 : 1.4), 0, 7);

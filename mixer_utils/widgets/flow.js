@@ -62,11 +62,11 @@ export function flow(view) {
     });
     let values = new Float32Array(S);
     const numbers = () => values;
-    const draw = (next, scale) => {
+    const draw = (next, low, scale) => {
       values = next;
-      Object.assign(map.canvas.dataset, { scale });
+      Object.assign(map.canvas.dataset, { low, scale });
       const size = { width: cell, height: cell };
-      map.draw(size, paintValues(values, scale, view.tableOf(), columns, size));
+      map.draw(size, paintValues(values.map((value) => value - low), scale, view.table, columns, size));
     };
     return { canvas: map.canvas, draw };
   }
@@ -100,7 +100,7 @@ export function flow(view) {
     const said = `of block ${l}`;
     const after = smallMap(`after ${stage} ${l}`, stage, l, `Tokens after ${stage} ${said}`);
     const branch = smallMap(`${stage} ${l}`, stage, l, `What ${stage} ${said} adds`);
-    const one = box({ stage, block: l, name: `${stage} ${l}`, shape }, branch.canvas);
+    const one = box({ stage, block: l, name: `${stage} ${l}`, title: stage.replace(" ", "\n"), shape }, branch.canvas);
     const at = make("div", { class: "mixer-half" }, make("div", { class: "mixer-after" }, after.canvas), one.element);
     blocks[l].push({ after, branch, box: one });
     return at;
@@ -110,8 +110,8 @@ export function flow(view) {
     return station(
       "block",
       make("span", { class: "mixer-name" }, `block ${l}`),
-      half(l, "token mixing", `${S} → ${data.num_units} → ${S}`),
-      half(l, "channel mixing", `${C} → ${data.num_hidden_units} → ${C}`),
+      half(l, "token mixing", `${S}→${data.num_units}→${S}`),
+      half(l, "channel mixing", `${C}→${data.num_hidden_units}→${C}`),
     );
   });
 
@@ -186,14 +186,18 @@ export function flow(view) {
     });
   }
 
-  /** Every drawing in the order of the flow. One scale for tokens and one for what is added, or each map its own. */
+  /** Every drawing in the order of the flow. Each map has its own scale, or tokens have one and what is added another. */
   function drawings(next) {
-    const shared = model.get("scale") === "shared";
+    const shared = model.get("colours") === "shared";
+    const norm = model.get("show") === "norm";
     const flat = (maps) => Math.max(...maps.map(largest));
     const tokens = flat([next.stem, ...next.between, ...next.blocks]);
     const added = flat([...next.token_mixing, ...next.channel_mixing]);
-    view.legends(shared ? tokens : null, shared ? added : null);
-    const map = (one, values, top) => () => one.draw(values, shared ? top : largest(values));
+    view.legends(shared ? [tokens, added] : null);
+    const map = (one, values, top) => () => {
+      const low = norm && !shared ? Math.min(...values) : 0; // norms are far from 0: what differs is to be seen
+      one.draw(values, low, shared ? top : largest(values) - low);
+    };
     const found = [[input, drawInput], [stemStation, map(stemMap, next.stem, tokens)]];
     blocks.forEach(([first, second], l) => {
       found.push([first.box.element, map(first.branch, next.token_mixing[l], added)]);
@@ -239,10 +243,10 @@ export function flow(view) {
   /** How wide all stations are side by side. */
   function wholeWidth(side) {
     const map = cellFor(side) * columns + 4;
-    const inputWidth = Math.max(imageSide() * W + 4, 70);
-    const block = 2 * (Math.max(map, 74) + GUTTER) + 18;
-    return inputWidth + Math.max(map, 44) + data.num_blocks * block + 44 + 118 + (data.num_blocks + 3) * SPACE;
+    const block = 2 * (widthOf(map) + GUTTER) + 14;
+    return imageSide() * W + 4 + Math.max(map, 44) + data.num_blocks * block + 40 + 118 + (data.num_blocks + 3) * SPACE + 22;
   }
+  const widthOf = (map) => Math.max(map, 54); // of a half block beside its gutter: as wide as what is written below
 
   function layout() {
     const wide = element.clientWidth;
@@ -253,8 +257,8 @@ export function flow(view) {
     const side = fits || clamp(narrow, 42, 112);
     cell = cellFor(side);
     const map = cell * rows + 4;
-    element.style.setProperty("--tall", `${Math.max(2 * map + 66, 168)}px`);
-    element.style.setProperty("--map", `${map}px`);
+    element.style.setProperty("--tall", `${Math.max(2 * map + 60, 168)}px`);
+    element.style.setProperty("--wide", `${widthOf(cell * columns + 4)}px`);
     element.style.setProperty("--gutter", `${GUTTER}px`);
     element.style.setProperty("--space", `${SPACE}px`);
     if (shown) draw(shown);
@@ -282,8 +286,7 @@ export function flow(view) {
     path(`M${imageBox.across} ${boxOf(image.element).bottom + 1} V${boxOf(patches.element).top - 1}`, "mixer-branch", withHead);
     const [fromX, toX] = [patchBox.right + 2, stemBox.left - 4];
     const bend = (fromX + toX) / 2;
-    path(`M${fromX} ${patchBox.middle} C${bend} ${patchBox.middle} ${bend} ${stemBox.middle} ${toX} ${stemBox.middle}`,
-      "mixer-branch", withHead);
+    path(`M${fromX} ${patchBox.middle} H${bend - 6} q6 0 6 -6 V${stemBox.middle + 6} q0 -6 6 -6 H${toX}`, "mixer-branch", withHead);
     trunk = [];
     let from = { x: stemBox.right, y: stemBox.middle };
     blocks.forEach((halves) => {
@@ -317,9 +320,9 @@ export function flow(view) {
   /** A line to the right; to a place in a row below, around between the rows. */
   function joint(from, to) {
     if (Math.abs(from.y - to.y) < 2 && to.x > from.x) return `M${from.x} ${from.y} H${to.x}`;
-    const right = Math.min(from.x + 14, element.clientWidth - 3);
-    const left = Math.max(to.x - GUTTER - 6, 3);
     const row = stations.map(boxOf).filter((one) => one.top < from.y && one.bottom > from.y);
+    const right = Math.min(Math.max(...row.map((one) => one.right)) + 9, element.clientWidth - 2);
+    const left = Math.max(to.x - GUTTER - 6, 2);
     const between = Math.max(...row.map((one) => one.bottom)) + 9;
     return `M${from.x} ${from.y} H${right - 6} q6 0 6 6 V${between - 6} q0 6 -6 6 H${left + 6} q-6 0 -6 6 ` +
       `V${to.y - 6} q0 6 6 6 H${to.x}`;

@@ -7,6 +7,7 @@ import { softmax } from "./mixer.js";
 import { digitPercent, digitSame, digitStarts } from "./digit.js";
 import { easel } from "./easel.js";
 import { flow, stageName } from "./flow.js";
+import { mixing } from "./mixing.js";
 import { numbersHere, numbersThere } from "./numbers.js";
 import { headPane, meanPane } from "./pane_answer.js";
 import { channelsPane } from "./pane_channels.js";
@@ -30,7 +31,6 @@ export function network(model, root) {
   const data = model.get("data");
   const table = colourTable(data.colours, root);
   const numbers = data.mixer ? numbersHere(model) : numbersThere(model, () => again());
-  const above = () => table.map((_, i) => table[128 + (i >> 1)]); // norms are never negative: the half above zero
   const panes = {}; // those that have been open, by stage
   let mustCompute = true; // the image is another one
   let run = false; // whether the change is to be seen running through the network
@@ -39,7 +39,6 @@ export function network(model, root) {
     model, root, data, table, numbers,
     grid: data.grid,
     under: { patch: hoveredPatch(model), channel: pointed(), hidden: pointed() },
-    tableOf: () => (model.get("show") === "norm" ? above() : table),
     whatSquares: () => (model.get("show") === "norm" ? "the norm" : `channel ${model.get("channel")}`),
     written: short,
     named(patch) {
@@ -52,7 +51,7 @@ export function network(model, root) {
     open,
     close,
     legends,
-    mixingInside: () => {},
+    mixingInside: (place) => mixing(model, place, data.mixing),
   };
   view.easel = easel(model, () => {
     mustCompute = true;
@@ -61,32 +60,38 @@ export function network(model, root) {
   const picture = flow(view);
 
   // --- around the picture ---
-  const keys = { tokens: legend(table), added: legend(table) };
-  const keyOf = (text, key) => make("span", { class: "mixer-key" }, text, key.root);
+  const keyOf = (text) => {
+    const key = legend(table);
+    return { ...key, element: make("span", { class: "mixer-key" }, make("span", {}, text), key.root) };
+  };
+  const keys = { tokens: keyOf("tokens"), added: keyOf("added") };
   const channel = indexSlider(model, "channel", "Channel", data.num_channels);
   const controls = [
     ...(data.starts.length ? [digitStarts(model, data.starts)] : []),
     make("button", { type: "button", "data-do": "clear", onclick: () => view.easel.clear() }, "Clear"),
     choice(model, "show", "Squares", { norm: "norm over channels", channel: "one channel" }),
     channel,
-    choice(model, "scale", "Colours", { shared: "one scale", each: "each map its own" }),
+    choice(model, "colours", "Colours", { each: "each map its own", shared: "one scale" }),
   ];
   const parts = frame(root, { controls, panels: [picture.element] });
   root.classList.add("mixer-network");
-  parts.caption.before(make("div", { class: "mixer-legends" }, keyOf("tokens", keys.tokens), keyOf("added", keys.added)));
+  parts.caption.before(make("div", { class: "mixer-legends" }, keys.tokens.element, keys.added.element));
   const waiting = make("p", { class: "mixer-waiting", role: "status" });
   parts.caption.before(waiting);
   root.mixer = numbers.mixer; // for tests
 
-  function legends(tokens, added) {
-    const norm = model.get("show") === "norm";
-    for (const [key, top] of [[keys.tokens, tokens], [keys.added, added]]) {
-      key.show(top);
-      if (!norm || top === null) continue;
-      key.root.firstChild.textContent = "0";
-      key.root.lastChild.textContent = short(top);
-    }
+  /** Says what colours stand for: `tops`, the largest of the tokens and of what is added, or null for each map's own. */
+  function legends(tops) {
+    const norm = model.get("show") === "norm"; // norms are never negative: the half above zero
     root.classList.toggle("mixer-norms", norm);
+    for (const [i, key] of [keys.tokens, keys.added].entries()) {
+      key.element.hidden = tops === null && i > 0;
+      key.show(tops && tops[i]);
+      if (!norm) continue;
+      key.root.firstChild.textContent = tops ? "0" : "smallest";
+      key.root.lastChild.textContent = tops ? short(tops[i]) : "largest";
+    }
+    keys.tokens.element.firstChild.textContent = tops ? "tokens" : "each map";
   }
 
   // --- what is said ---
@@ -181,7 +186,7 @@ export function network(model, root) {
 
   model.on("change:start", () => (run = true));
   const traits = [
-    "stage", "block", "unit", "hidden_unit", "patch", "channel", "class_index", "show", "scale", "tab", "start", "pixels",
+    "stage", "block", "unit", "hidden_unit", "patch", "channel", "class_index", "show", "colours", "tab", "start", "pixels",
     "hidden",
   ];
   const again = drawnFrom(model, traits, root, draw);

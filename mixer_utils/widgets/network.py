@@ -14,20 +14,19 @@ from mixer_utils.widgets.base import (
     View,
     Whole,
     about,
-    check_model,
     choice,
     example_images,
     packed,
+    packed_colours,
     packed_mixer,
     room,
-    signed_colours,
 )
+from mixer_utils.widgets.mixing import mixing_data
 
 STAGES = ("", "image", "patches", "stem", "token mixing", "channel mixing", "mean", "head")
-MOST_EXAMPLES = 42  # three of each of ten classes, and twelve mistakes
 
 
-def explore(model, images=None):
+def explore(model, images=None, before=None):
     """The whole network in one picture, an image flowing through it: draw, hover, and open any stage.
 
     From left to right: image, patches, stem, the blocks (what token mixing and channel mixing add to the tokens, and the
@@ -36,12 +35,14 @@ def explore(model, images=None):
     model: any MlpMixer; the view keeps it as it is now. images: uint8 (N, in_channels, H, W) to choose from, else test
     images of the data that the model was trained on, MNIST where it does not say, and the model's worst mistakes among
     them. Images are normalised by the model's own mean and std, else by the data's, else to -1 to 1 as the paper's
-    authors did. Weights of up to 10 MB are sent, and the browser runs the model; of a larger one (B/16) only the maps of
-    token mixing are, and Python computes what is shown, so that a page without a kernel keeps what it had. Raises
-    ValueError for something else than an MlpMixer, for images that it cannot take or that are too many to send, and for
-    a model larger than L/16.
+    authors did. before: another MlpMixer of the same sizes whose units a switch shows in place of ``model``'s, else the
+    architecture as it was before training, as in ``explore_mixing``. Where all fits into 10 MB the weights are sent, and
+    the browser runs the model; of a larger one (B/16) only the maps of token mixing are, and Python computes what is
+    shown, so that a page without a kernel keeps what it had. Raises ValueError for something else than an MlpMixer, for
+    two of unlike sizes, for images that the model cannot take or that are too many to send, and for a model larger than
+    L/16.
     """
-    return NetworkView(model, images)
+    return NetworkView(model, images, before)
 
 
 class NetworkView(View):
@@ -63,6 +64,7 @@ class NetworkView(View):
     channel = Index("num_channels")
     class_index = Index("num_classes")
     show = choice("norm", "channel")
+    colours = choice("each", "shared")
     scale = choice("shared", "each")
     sort = choice(*SORTS)
     before = traitlets.Bool(False).tag(sync=True)
@@ -74,24 +76,19 @@ class NetworkView(View):
     probabilities = traitlets.List(traitlets.Float()).tag(sync=True)
     computed = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, model, images=None):
-        check_model(model)
+    def __init__(self, model, images=None, before=None):
+        sent = mixing_data(model, before)
         self.model = MlpMixer(**model.config).requires_grad_(False).eval()
         self.model.load_state_dict(model.state_dict())
         self.stages = {}  # of the image at hand, filled when they are asked for
+        self.followed = None  # what was last computed for the front-end
         shown = images_to_start_from(model, self.model, images)
         self.examples = shown.pop("images")
-        names = shown["class_names"]
         config = model.config
-        weights = 4 * sum(tensor.numel() for tensor in model.parameters())
-        sent_whole = weights <= room(self.examples.nbytes)
-        if not sent_whole and self.examples.nbytes > room() // 4:
-            self.examples = self.examples[: room() // 4 // self.examples[0].nbytes]
-            shown["starts"] = shown["starts"][: len(self.examples)]
-        biases = [block.token_mixing.dense_0.bias.detach().float().cpu().numpy() for block in model.blocks]
         super().__init__(
             data={
                 **shown,
+                **weights_that_fit(model, sent, self.examples),
                 "config": config,
                 "image_shape": list(model.image_shape),
                 "grid": list(mixing.patch_grid(model)),
@@ -102,9 +99,7 @@ class NetworkView(View):
                 "num_channels": config["hidden_dim"],
                 "num_classes": config["num_classes"],
                 "examples": packed(self.examples),
-                "colours": packed(signed_colours()),
-                "biases": packed(np.stack(biases)),
-                **({"mixer": packed_mixer(model)} if sent_whole else {}),
+                "colours": packed_colours(),
             },
             pixels=bytes(int(np.prod(model.image_shape))),
         )
@@ -112,7 +107,6 @@ class NetworkView(View):
         self.choose_what_is_large()
         self.follow()
         self.observe(self.follow, names=FOLLOWED)
-        assert len(names) == config["num_classes"]
 
     # --- what its traits take ---
 
@@ -136,6 +130,12 @@ class NetworkView(View):
         if wrong:
             raise traitlets.TraitError(f"hidden holds {wrong[0]}: a patch must be from 0 to {count - 1}.")
         return patches
+
+    @traitlets.validate("before")
+    def check_before(self, proposal):
+        if proposal["value"] and len(self.data["mixing"]["sides"]) == 1:
+            raise traitlets.TraitError("before is True: this model was sent alone, with nothing to compare it with.")
+        return proposal["value"]
 
     @traitlets.validate("start")
     def check_start(self, proposal):
@@ -197,7 +197,7 @@ class NetworkView(View):
             return
         of = {name: getattr(self, name) for name in CHOICES}
         picture = (bytes(self.pixels), list(self.hidden))
-        if getattr(self, "followed", None) == (of, picture):
+        if self.followed == (of, picture):
             return  # several traits changed at once
         self.followed = (of, picture)
         self.probabilities = self.trace()["logits"].softmax(0).tolist()
@@ -379,6 +379,41 @@ def channel_mixing_units(block, normed):
     """What the hidden units of a block's channel mixing give, (S, D_C), from what they read, (S, C)."""
     first = block.channel_mixing.dense_0
     return block.channel_mixing.act(first(normed.to(first.weight))).float().cpu()
+
+
+# --- what is sent -----------------------------------------------------------------------------------------------------
+
+
+def weights_that_fit(model, sent, images):
+    """{"mixing": ``mixing_data``, "biases": those of its units, and "mixer", the whole model, or "filters", the stem's}.
+
+    The units before training and the filters are left away where there is no room for them, and the model where there is
+    none for it; then Python computes what is shown. Raises ValueError where not even images and maps can be sent.
+    """
+    biases = [block.token_mixing.dense_0.bias.detach().float().cpu().numpy() for block in model.blocks]
+    with_maps = {"mixing": sent, "biases": packed(np.stack(biases))}
+    maps_alone = {**with_maps, "mixing": {**sent, "sides": sent["sides"][:1]}}
+    count = sum(tensor.numel() for tensor in model.parameters())
+    if 2 * count <= room():  # else it is too large in half precision, too, and is not packed to find that out
+        mixer = packed_mixer(model)
+        for maps in (with_maps, maps_alone):
+            if bytes_in(maps) + bytes_in(mixer) + images.nbytes <= room():
+                return {**maps, "mixer": mixer}
+    filters = packed(model.stem.proj.weight.detach().float().cpu().numpy(), "float16")
+    for maps in ({**with_maps, "filters": filters}, {**maps_alone, "filters": filters}, maps_alone):
+        if bytes_in(maps) + images.nbytes <= room():
+            return maps
+    most = (room() - bytes_in(maps_alone)) // images[0].nbytes
+    raise ValueError(f"{len(images)} images are too many to send: give at most {most} of them.")
+
+
+def bytes_in(value):
+    """Bytes that a packed array, or a dict or list with such in it, takes."""
+    if isinstance(value, dict):
+        return sum(map(bytes_in, value.values()))
+    if isinstance(value, list):
+        return sum(map(bytes_in, value))
+    return len(value) if isinstance(value, bytes) else 0
 
 
 # --- images -----------------------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ export function numbersHere(model) {
 /** Of a model that Python runs: what it last answered, and whether that is an answer to what is chosen now. */
 export function numbersThere(model, heard) {
   const data = model.get("data");
-  const maps = data.mixing ? unpack(data.mixing.sides[0].maps).values : null;
+  const maps = unpack(data.mixing.sides[0].maps).values;
   const { num_units: units, num_patches: S } = data;
   let parts = {};
   let current = false; // whether the image is still the one that was answered
@@ -151,7 +151,7 @@ export function numbersThere(model, heard) {
     },
     reads: (block, unit) => map(block, unit, 0),
     writes: (block, unit) => map(block, unit, 1),
-    filters: null,
+    filters: data.filters ? unpack(data.filters).values : null,
   };
 }
 

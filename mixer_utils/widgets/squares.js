@@ -1,7 +1,9 @@
 // Squares in rows on a canvas, one for each patch, channel or unit: colours, numbers, pointer, keys, and lines around
 // the chosen one and the one under the pointer, which all that is drawn of a view shares.
 
-import { arrow, cellOf, css, make, onCanvas, place, pointer, set } from "./kit.js";
+import {
+  BLACK, WHITE, arrow, cellOf, css, make, onCanvas, place, pointer, readableOn, set, theme,
+} from "./kit.js";
 
 /** What is under the pointer, shared by several drawings, as kit.js's hoveredPatch: get() is null for none. */
 export function pointed() {
@@ -51,9 +53,8 @@ export function squares(model, { trait, count, columns, name, label, under, say,
       context.scale(ratio, ratio);
       context.imageSmoothingEnabled = false;
       paint(context, corner);
-      const styles = getComputedStyle(canvas);
-      if (trait) lineAround(context, model.get(trait), styles.getPropertyValue("--mixer-ink") || "#1a1a1a", 1.5);
-      lineAround(context, under.get(), styles.getPropertyValue("--mixer-accent") || "#0072b2", 2.5);
+      if (trait) lineAround(context, model.get(trait), BLACK, 1.5);
+      lineAround(context, under.get(), theme().mark, 2);
     });
   }
 
@@ -61,7 +62,7 @@ export function squares(model, { trait, count, columns, name, label, under, say,
     if (i === null || i === undefined || i >= count) return;
     const [x, y] = corner(i);
     const { width, height } = layout;
-    for (const [strokeStyle, lineWidth] of [["#fff", line + 1.5], [colour, line]]) {
+    for (const [strokeStyle, lineWidth] of [[WHITE, line + 1.5], [colour, line]]) {
       Object.assign(context, { strokeStyle, lineWidth });
       context.strokeRect(x - 0.5, y - 0.5, width + 1, height + 1);
     }
@@ -138,7 +139,7 @@ export function paintValues(values, scale, table, columns, { width, height, gap 
         context.fillRect(x, y, width, height);
       }
       if (!written) return;
-      context.fillStyle = squareInk(colour);
+      context.fillStyle = readableOn(colour);
       context.fillText(short(value), x + width / 2, y + height / 2);
     });
   };
@@ -166,9 +167,4 @@ export function short(value) {
   if (size >= 1e4 || (size > 0 && size < 0.001)) return value.toExponential(0).replace("-", "−");
   const text = value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2);
   return text.replace("-", Number(text) ? "−" : "");
-}
-
-function squareInk(colour) {
-  const light = 0.3 * (colour & 255) + 0.59 * ((colour >> 8) & 255) + 0.11 * ((colour >> 16) & 255);
-  return light > 140 ? "#000" : "#fff";
 }
