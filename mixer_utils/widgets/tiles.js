@@ -241,7 +241,7 @@ export function pairTiles(model, table, { label, grid, order, map, follow }) {
       height: rows * cell + down,
       gap: gap / ratio,
       margin: 2 * line / ratio,
-      line: 1.5,
+      line: 2,
       away: 1,
     };
     tiles.draw(layout, (context, _, visible) => {
