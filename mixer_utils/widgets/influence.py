@@ -14,9 +14,9 @@ from mixer_utils.widgets.base import (
     choice,
     example_images,
     packed,
+    packed_colours,
     packed_mixer,
     room,
-    signed_colours,
     unpacked,
 )
 
@@ -166,7 +166,7 @@ def influence_data(model, images=None):
         "images": packed(images),
         "mean": mean,
         "std": std,
-        "colours": packed(signed_colours()),
+        "colours": packed_colours(),
         **sent,
     }
 

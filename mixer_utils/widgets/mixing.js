@@ -11,7 +11,7 @@ export function mixing(model, root, data = model.get("data")) {
   const [rows, columns] = grid;
   const S = rows * columns;
   const units = data.num_units;
-  const table = colourTable(data.colours);
+  const table = colourTable(data.colours, root);
   const key = legend(table);
   const sides = data.sides.map(({ title, maps }) => ({ title, maps: unpack(maps).values, structure: [] }));
   const orders = unpackOrders(data.orders); // the first side's: a unit keeps its place while the sides are switched

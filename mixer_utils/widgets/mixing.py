@@ -15,9 +15,9 @@ from mixer_utils.widgets.base import (
     choice,
     maps_bytes,
     packed,
+    packed_colours,
     packed_maps,
     room,
-    signed_colours,
     unpacked,
 )
 
@@ -88,7 +88,7 @@ def mixing_data(model, before=None):
         "num_blocks": num_blocks,
         "num_units": num_units,
         "num_patches": num_patches,
-        "colours": packed(signed_colours()),
+        "colours": packed_colours(),
         "orders": packed_orders(unit_orders(maps[0], grids[0])),
         "sides": [{"title": title, "maps": packed_maps(each, dtype)} for title, each in zip(sides, maps, strict=True)],
     }

@@ -1,6 +1,6 @@
 // Lines over a canvas, on a canvas of their own: they follow the pointer, and nothing below is drawn anew.
 
-import { make, onCanvas } from "./kit.js";
+import { BLACK, make, onCanvas, WHITE } from "./kit.js";
 
 /**
  * `element` holds the canvas and the one over it; `outline(boxes)` draws lines around boxes [x, y, width, height], CSS
@@ -18,7 +18,7 @@ export function overlay(canvas) {
       context.scale(ratio, ratio);
       context.beginPath();
       for (const [x, y, width, height] of boxes) context.rect(x - 0.75, y - 0.75, width + 1.5, height + 1.5);
-      for (const [colour, line] of [["#fff", 3.5], ["#000", 1.5]]) { // seen on every colour
+      for (const [colour, line] of [[WHITE, 3.5], [BLACK, 1.5]]) { // seen on every colour
         context.strokeStyle = colour;
         context.lineWidth = line;
         context.stroke();

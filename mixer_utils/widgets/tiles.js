@@ -3,6 +3,7 @@
 
 import {
   arrow, cellOf, clamp, fillMap, hoveredPatch, make, mapCanvas, neighbour, onCanvas, patchIn, pointer, range, set,
+  theme,
 } from "./kit.js";
 import { overlay } from "./overlay.js";
 
@@ -83,7 +84,7 @@ export function tileGrid(model, trait, { canvas, name, order, hover, pick, withS
       paint(context, ratio, tiles);
       const chosen = tiles.find((tile) => tile.item === model.get(trait));
       if (!chosen) return;
-      context.strokeStyle = "#000";
+      context.strokeStyle = theme().ink;
       context.lineWidth = line * ratio;
       const outlined = [chosen.x - away, chosen.y - away, width + 2 * away, height + 2 * away];
       context.strokeRect(...outlined.map((size) => size * ratio));
@@ -252,7 +253,7 @@ export function pairTiles(model, table, { label, grid, order, map, follow }) {
       }
       const chosen = visible.find((tile) => tile.item === model.get("unit"));
       if (!chosen || cell < 4) return;
-      context.strokeStyle = "#000";
+      context.strokeStyle = theme().ink;
       context.lineWidth = ratio;
       for (const [x, y] of boxes(model.get("patch"))) { // around the patch, not over it
         const corner = [chosen.x + x, chosen.y + y].map((size) => Math.round(size * ratio) + ratio / 2);

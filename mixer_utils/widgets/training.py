@@ -14,9 +14,9 @@ from mixer_utils.widgets.base import (
     choice,
     maps_bytes,
     packed,
+    packed_colours,
     packed_maps,
     room,
-    signed_colours,
     unpacked,
 )
 from mixer_utils.widgets.mixing import packed_orders, unit_orders
@@ -105,7 +105,7 @@ def training_data(snapshots):
         "num_blocks": num_blocks,
         "num_units": num_units,
         "num_patches": num_patches,
-        "colours": packed(signed_colours()),
+        "colours": packed_colours(),
         "weights": packed_maps(weights, dtype),
         "steps": packed([snapshots.steps[i] for i in chosen], "int32"),
         "validation_accuracy": packed([snapshots.validation_accuracy[i] for i in chosen], "float32"),

@@ -3,9 +3,7 @@
 import json
 
 import numpy as np
-from helpers import FRAMES
-
-from mixer_utils.widgets.base import signed_colours
+from helpers import FRAMES, colours_of, ink_of
 
 # The canvas shows what is in sight of the box around it: `scrolled` brings a tile there, `place` says where it then is.
 PLACES = f"""
@@ -50,8 +48,8 @@ COLOURS = f"""async (canvas, [places, rows, columns]) => {{
   return JSON.stringify(found);
 }}"""
 
-# Which of these places has a dark line above its tile.
-OUTLINED = f"""async (canvas, [places, rows, columns]) => {{
+# Which of these places has a line of the colour of the text above its tile.
+OUTLINED = f"""async (canvas, [places, ink, rows, columns]) => {{
   {PLACES}
   const found = [], before = box.scrollTop, context = canvas.getContext("2d");
   for (const at of places) {{
@@ -59,7 +57,8 @@ OUTLINED = f"""async (canvas, [places, rows, columns]) => {{
     const [x, y] = place(at, rows, columns);
     const pixel = [(x + side / 2) * ratio, (y - 1) * ratio].map(Math.floor);
     const [r, g, b, a] = context.getImageData(...pixel, 1, 1).data;
-    if (a > 200 && Math.max(r, g, b) < 60) found.push(at);
+    const off = [r, g, b].map((level, i) => Math.abs(level - ink[i]));
+    if (a > 200 && Math.max(...off) < 36) found.push(at);
   }}
   box.scrollTop = before;
   await frames();
@@ -115,7 +114,7 @@ def expect_tiles(canvas, order, maps, grid, scale):
     found = np.array(json.loads(canvas.evaluate(COLOURS, [places, *grid]))).reshape(len(places), 2, -1, 3)
     chosen = np.asarray(order)[places]
     expected = np.floor(128 + 127.5 * maps / scale).clip(0, 255).astype(int)[:, chosen].swapaxes(0, 1)
-    assert np.abs(found - signed_colours().astype(int)[expected]).max() <= 2
+    assert np.abs(found - colours_of(canvas)[expected]).max() <= 2
 
 
 def point(canvas, grid, at, writes, patch):
@@ -124,11 +123,11 @@ def point(canvas, grid, at, writes, patch):
 
 
 def expect_outline(canvas, grid, order, unit):
-    """A dark line runs around the unit's tile and around no other one beside it."""
+    """A line of the colour of the text runs around the unit's tile and around none beside it."""
     at = list(order).index(unit)
     across = int(canvas.get_attribute("data-across"))
     places = [place for place in (at - across, at - 1, at, at + 1, at + across) if 0 <= place < len(order)]
-    assert canvas.evaluate(OUTLINED, [places, *grid]) == [at]
+    assert canvas.evaluate(OUTLINED, [places, ink_of(canvas).tolist(), *grid]) == [at]
 
 
 def hovered(canvas, grid):
