@@ -6,7 +6,7 @@ import {
 import { softmax } from "./mixer.js";
 import { digitPercent, digitSame, digitStarts } from "./digit.js";
 import { easel } from "./easel.js";
-import { flow, stageName } from "./flow.js";
+import { CALM, flow } from "./flow.js";
 import { mixing } from "./mixing.js";
 import { numbersHere, numbersThere } from "./numbers.js";
 import { headPane, meanPane } from "./pane_answer.js";
@@ -26,6 +26,9 @@ const PANES = {
   mean: meanPane,
   head: headPane,
 };
+
+const OF_BLOCKS = ["token mixing", "channel mixing"];
+const DRAWN_ON = ["image", "patches"];
 
 export function network(model, root) {
   const data = model.get("data");
@@ -116,8 +119,14 @@ export function network(model, root) {
   // --- stages ---
   function open(stage, block, byPointer = false) {
     const same = model.get("stage") === stage && (block === undefined || model.get("block") === block);
-    if (same && !byPointer) return close();
-    return set(model, block === undefined ? { stage } : { stage, block });
+    if (same && !byPointer) {
+      close();
+      return;
+    }
+    set(model, block === undefined ? { stage } : { stage, block });
+    requestAnimationFrame(() => requestAnimationFrame(() => { // drawn by then
+      panes[stage]?.element.scrollIntoView({ block: "nearest", behavior: CALM.matches ? "auto" : "smooth" });
+    }));
   }
   function close() {
     const stage = model.get("stage");
@@ -131,20 +140,22 @@ export function network(model, root) {
     close();
   });
 
-  function drawPane() {
+  let placed = null; // what is open where
+  function drawPane(anew = false) {
     const stage = model.get("stage");
-    const block = ["token mixing", "channel mixing"].includes(stage) ? model.get("block") : undefined;
-    for (const [name, pane] of Object.entries(panes)) {
-      if (name !== stage) pane.element.remove();
+    const block = OF_BLOCKS.includes(stage) ? model.get("block") : undefined;
+    const pane = stage ? (panes[stage] ||= PANES[stage](view)) : null;
+    const place = `${stage} ${block}`;
+    if (anew || place !== placed) {
+      for (const other of Object.values(panes)) {
+        if (other !== pane) other.element.remove();
+      }
+      picture.put(pane, stage, block);
+      placed = place;
     }
-    if (!stage) return picture.put(null, "");
-    const pane = (panes[stage] ||= PANES[stage](view));
-    pane.title.textContent = stageName(stage, block);
-    pane.element.setAttribute("aria-label", stageName(stage, block));
-    picture.put(pane.element, stage, block);
-    const known = !["stem", "token mixing", "channel mixing", "mean", "head"].includes(stage) || numbers.part(stage);
-    if (known) pane.draw();
-    return picture.put(pane.element, stage, block);
+    if (!pane) return;
+    const found = numbers.part(stage); // nothing for image and patches, and until Python has answered
+    if (found || DRAWN_ON.includes(stage)) pane.draw(found);
   }
 
   // --- the frame ---
@@ -153,7 +164,7 @@ export function network(model, root) {
     if (mustCompute) {
       numbers.start(view.easel.seen());
       mustCompute = false;
-      if (!root.dataset.drawn) while (!numbers.advance(1000)); // the first picture is a whole one
+      if (!root.dataset.drawn) while (numbers.busy()) numbers.advance(1000); // the first picture is a whole one
     }
     if (numbers.advance(FRAME)) computed(drawing);
     channel.hidden = model.get("show") !== "channel";
@@ -193,6 +204,6 @@ export function network(model, root) {
   picture.layout();
   onWidth(root, () => {
     picture.layout();
-    drawPane();
+    drawPane(true);
   });
 }

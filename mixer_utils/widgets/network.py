@@ -68,7 +68,7 @@ class NetworkView(View):
     scale = choice("shared", "each")
     sort = choice(*SORTS)
     before = traitlets.Bool(False).tag(sync=True)
-    tab = choice("units", "arithmetic", "patches")
+    tab = choice("units", "patches")
     tool = choice("draw", "erase", "hide patches")
     start = Whole(-1).tag(sync=True)
     pixels = traitlets.CBytes().tag(sync=True)  # C: from the browser comes a memoryview

@@ -78,8 +78,7 @@ export function stemPane(view) {
     return { element: shownIn.element, draw };
   }
 
-  function draw() {
-    const found = numbers.part("stem");
+  function draw(found) {
     const patch = model.get("patch");
     const channel = model.get("channel");
     const [r, c] = cellOf(patch, grid[1]);
