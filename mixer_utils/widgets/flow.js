@@ -10,7 +10,7 @@ import { colouredPixels, paintValues, squares } from "./squares.js";
 const RUN = 300; // milliseconds that a change takes from the first stage to the last
 const SIDES = [112, 98, 84, 70, 56, 48, 42]; // of a small map, CSS pixels: the largest with which all stands in one row
 const GUTTER = 26; // beside a map, where the branch leaves the line and comes back
-const SPACES = [12, 34]; // between two boxes of a row, at least and at most
+const SPACES = [16, 34]; // between two boxes of a row, at least and at most
 const NARROW = 560; // a width below which a block fills a row
 
 /** view: what network.js shares. Returns the element, draw(run), place(pane) and more. */
@@ -215,6 +215,7 @@ export function flow(view) {
     shown = next;
     const all = drawings(next);
     const mine = ++running;
+    element.dataset.running = String(run && !CALM.matches); // tests wait for its end
     if (!run || CALM.matches) {
       for (const [, one] of all) one();
       return;
@@ -231,6 +232,7 @@ export function flow(view) {
         where.animate?.([{ filter: "brightness(1.25)" }, { filter: "none" }], { duration: 250 });
       }
       if (done < all.length) requestAnimationFrame(step);
+      else element.dataset.running = "false";
     };
     step();
   }
@@ -293,8 +295,9 @@ export function flow(view) {
     const stemBox = boxOf(stemMap.canvas);
     path(`M${imageBox.across} ${boxOf(image.element).bottom + 1} V${boxOf(patches.element).top - 1}`, "mixer-branch", withHead);
     const [fromX, toX] = [patchBox.right + 2, stemBox.left - 4];
-    const bend = (fromX + toX) / 2;
-    path(`M${fromX} ${patchBox.middle} H${bend - 6} q6 0 6 -6 V${stemBox.middle + 6} q0 -6 6 -6 H${toX}`, "mixer-branch", withHead);
+    const turn = Math.min(6, (toX - fromX) / 3);
+    path(`M${fromX} ${patchBox.middle} q${turn} 0 ${turn} ${-turn} V${stemBox.middle + turn} q0 ${-turn} ${turn} ${-turn} H${toX}`,
+      "mixer-branch", withHead);
     trunk = [];
     let from = { x: stemBox.right, y: stemBox.middle };
     blocks.forEach((halves) => {

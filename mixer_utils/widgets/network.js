@@ -81,7 +81,7 @@ export function network(model, root) {
   parts.caption.before(make("div", { class: "mixer-legends" }, keys.tokens.element, keys.added.element));
   const waiting = make("p", { class: "mixer-waiting", role: "status" });
   parts.caption.before(waiting);
-  root.mixer = numbers.mixer; // for tests
+  root.numbers = numbers; // for tests
 
   /** Says what colours stand for: `tops`, the largest of the tokens and of what is added, or null for each map's own. */
   function legends(tops) {

@@ -113,7 +113,6 @@ export function numbersHere(model) {
     reads: (block, unit) => segment(of(block, "token_mixing.dense_0.weight"), unit, S),
     writes: (block, unit) => columnOf(of(block, "token_mixing.dense_1.weight"), unit, units),
     filters: weights["stem.proj.weight"],
-    mixer, // for tests
   };
 }
 
