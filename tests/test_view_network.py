@@ -346,8 +346,8 @@ def test_the_picture_shows_the_image_the_tokens_and_the_answer(view):
     data, metadata = view._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == (
         "An image on its way through a Mixer of 4 blocks, from left to right: the image, a small map of its "
-        f"{view.data['num_patches']} tokens (norm) after the stem and after every block, and the answer as bars: 6 with "
-        f"a probability of {view.probabilities[6]:.1%}."
+        f"{view.data['num_patches']} tokens (norm) after the stem and after every block, and the answer as bars: 6 "
+        f"with a probability of {view.probabilities[6]:.1%}."
     )
     assert Image.open(io.BytesIO(data["image/png"])).width > 500
     axes = view.picture().axes

@@ -3,8 +3,8 @@
 
 import { cellOf, clamp, largest, make, onCanvas, range, set } from "./kit.js";
 import { softmax } from "./mixer.js";
-import { easelBoard, pictureOf } from "./easel.js";
-import { digitHatch, digitPercent } from "./digit.js";
+import { drawingBoard, hatchSquare, imageCanvas } from "./board.js";
+import { digitPercent } from "./digit.js";
 import { colouredPixels, paintValues, squares } from "./squares.js";
 
 const RUN = 300; // milliseconds that a change takes from the first stage to the last
@@ -74,10 +74,11 @@ export function flow(view) {
 
   // --- the input: image over patches ---
   const say = (what) => (s) => view.say(s === null ? null : () => `${what}: patch ${view.named(s)}`);
-  const board = easelBoard(model, view.easel, {
-    name: "image", under: view.under.patch, say: say("The image"),
-    label: () => `The image: draw on it. ${view.answered()}`,
-  });
+  const longest = Math.max(H, W);
+  const pixel = longest > 84 ? 84 / longest : Math.floor(84 / longest); // of the image, CSS pixels
+  const board = drawingBoard(model, view.drawing, { side: pixel, label: "The image: draw on it", lines: false });
+  board.canvas.dataset.map = "image";
+  board.canvas.tabIndex = -1; // with keys one draws in the pane
   const pieces = squares(model, {
     trait: "patch", count: S, columns, name: "patches", under: view.under.patch, say: say("Patches"), keys: false,
     label: () => `The image cut into ${S} patches`,
@@ -172,17 +173,16 @@ export function flow(view) {
   }
 
   function drawInput() {
-    const side = imageSide();
-    board.draw(side);
-    const given = pictureOf(view.easel.seen(), data.image_shape);
+    board.draw();
+    const given = imageCanvas(view.drawing.seen(), data.image_shape);
     const gap = S > 100 ? 1 : 2;
-    const size = Math.max(1, side * P - gap);
+    const size = pixel * P - gap;
     pieces.draw({ width: size, height: size, gap }, (context, corner) => {
       for (const s of range(S)) {
         const [row, column] = cellOf(s, columns);
         context.drawImage(given, column * P, row * P, P, P, ...corner(s), size, size);
       }
-      for (const s of model.get("hidden")) digitHatch(context, ...corner(s), size);
+      for (const s of model.get("hidden")) hatchSquare(context, ...corner(s), size);
     });
   }
 
@@ -238,7 +238,6 @@ export function flow(view) {
   }
 
   // --- layout ---
-  const imageSide = () => Math.max(1, Math.floor((element.hasAttribute("data-narrow") ? 112 : 84) / Math.max(H, W)));
   const longer = Math.max(rows, columns);
   const cellFor = (side) => Math.max(1, Math.floor(side / longer));
 
@@ -246,7 +245,7 @@ export function flow(view) {
   function widthAt(side) {
     const map = cellFor(side) * columns + 4;
     const block = 2 * (widthOf(map) + GUTTER) + 14;
-    return imageSide() * W + 4 + Math.max(map, 44) + data.num_blocks * block + 46 + 120 + 22;
+    return pixel * W + 4 + Math.max(map, 44) + data.num_blocks * block + 46 + 120 + 22;
   }
   const widthOf = (map) => Math.max(map, 50); // of a half block beside its gutter: what is written below needs some
 
@@ -385,7 +384,7 @@ export function flow(view) {
     boxes.find((one) => one.stage === stage && (one.block === undefined || one.block === block))?.button.focus();
   };
   new ResizeObserver(drawLines).observe(element); // a pane may have grown
-  return { element, draw, layout, put, drawInput, focus };
+  return { element, draw, layout, put, drawInput, drawBoard: board.draw, focus };
 }
 
 let pictures = 0; // on this page

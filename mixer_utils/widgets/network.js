@@ -1,11 +1,11 @@
 // One picture of the network with an image flowing through it; each stage opens in place, down to its arithmetic.
 
 import {
-  cellOf, choice, colourTable, drawnFrom, frame, hoveredPatch, indexSlider, labelled, legend, make, onWidth, set,
+  cellOf, choice, colourTable, drawnFrom, frame, hoveredPatch, indexSlider, legend, make, onWidth, set, unpack,
 } from "./kit.js";
 import { softmax } from "./mixer.js";
-import { digitPercent, digitSame, digitStarts } from "./digit.js";
-import { easel } from "./easel.js";
+import { drawnImage, sameNumbers } from "./board.js";
+import { digitPercent, digitStarts } from "./digit.js";
 import { CALM, flow } from "./flow.js";
 import { mixing } from "./mixing.js";
 import { numbersHere, numbersThere } from "./numbers.js";
@@ -56,7 +56,11 @@ export function network(model, root) {
     legends,
     mixingInside: (place) => mixing(model, place, data.mixing),
   };
-  view.easel = easel(model, () => {
+  const [channels, height, width] = data.image_shape;
+  const images = {
+    channels, height, width, patchSize: data.config.patch_size, examples: unpack(data.examples).values,
+  };
+  view.drawing = drawnImage(model, images, () => {
     mustCompute = true;
     again();
   });
@@ -68,12 +72,12 @@ export function network(model, root) {
     return { ...key, element: make("span", { class: "mixer-key" }, make("span", {}, text), key.root) };
   };
   const keys = { tokens: keyOf("tokens"), added: keyOf("added") };
-  const channel = indexSlider(model, "channel", "Channel", data.num_channels);
+  const channelSlider = indexSlider(model, "channel", "Channel", data.num_channels);
   const controls = [
     ...(data.starts.length ? [digitStarts(model, data.starts)] : []),
-    make("button", { type: "button", "data-do": "clear", onclick: () => view.easel.clear() }, "Clear"),
+    make("button", { type: "button", "data-do": "clear", onclick: () => view.drawing.clear() }, "Clear"),
     choice(model, "show", "Squares", { norm: "norm over channels", channel: "one channel" }),
-    channel,
+    channelSlider,
     choice(model, "colours", "Colours", { each: "each map its own", shared: "one scale" }),
   ];
   const parts = frame(root, { controls, panels: [picture.element] });
@@ -110,7 +114,7 @@ export function network(model, root) {
   }
   function resting() {
     const next = numbers.part("overview");
-    const patch = model.get("patch");
+    const patch = view.under.patch.get() ?? model.get("patch");
     const last = next.blocks.at(-1)[patch];
     return `Patch ${view.named(patch)}: ${view.whatSquares()} is ${short(next.stem[patch])} after the stem ` +
       `and ${short(last)} after the last block. ${answered()}`;
@@ -160,14 +164,14 @@ export function network(model, root) {
 
   // --- the frame ---
   function draw() {
-    const drawing = view.easel.drawing();
+    const drawing = view.drawing.penIsDown();
     if (mustCompute) {
-      numbers.start(view.easel.seen());
+      numbers.start(view.drawing.seen());
       mustCompute = false;
       if (!root.dataset.drawn) while (numbers.busy()) numbers.advance(1000); // the first picture is a whole one
     }
     if (numbers.advance(FRAME)) computed(drawing);
-    channel.hidden = model.get("show") !== "channel";
+    channelSlider.hidden = model.get("show") !== "channel";
     const fresh = numbers.fresh();
     root.classList.toggle("mixer-stale", !fresh);
     waiting.textContent = fresh ? "" : "Python computes this model's numbers: without a kernel they stay as they were.";
@@ -185,7 +189,7 @@ export function network(model, root) {
 
   function computed(drawing) {
     const probabilities = softmax(numbers.part("overview").logits);
-    if (!drawing && !digitSame(model.get("probabilities"), probabilities)) set(model, { probabilities });
+    if (!drawing && !sameNumbers(model.get("probabilities"), probabilities)) set(model, { probabilities });
   }
 
   function caption() {
@@ -195,6 +199,11 @@ export function network(model, root) {
       `channel mixing add to them; the line itself is the skip connection. Click a stage to open it. ${data.note}`;
   }
 
+  view.under.patch.on(() => {
+    picture.drawBoard();
+    if (model.get("stage") === "image") drawPane();
+    say(saying);
+  });
   model.on("change:start", () => (run = true));
   const traits = [
     "stage", "block", "unit", "hidden_unit", "patch", "channel", "class_index", "show", "colours", "tab", "start", "pixels",

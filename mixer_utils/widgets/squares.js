@@ -53,7 +53,7 @@ export function squares(model, { trait, count, columns, name, label, under, say,
       context.imageSmoothingEnabled = false;
       paint(context, corner);
       if (trait) lineAround(context, model.get(trait), BLACK, 1.5);
-      lineAround(context, under.get(), theme().mark, 2);
+      lineAround(context, under.get(), theme().accent, 2);
     });
   }
 

@@ -20,10 +20,10 @@ COLOURS = """(canvas, places) => {
     return [data[at], data[at + 1], data[at + 2]];
   }));
 }"""
-# How many pixels of a canvas are about as the colour of what is marked.
+# How many pixels of a canvas are about as the accent's colour.
 MARKED = """(canvas) => {
-  const mark = getComputedStyle(canvas).getPropertyValue("--mixer-mark").match(/[0-9a-f]{2}/g);
-  const [red, green, blue] = mark.map((one) => parseInt(one, 16));
+  const accent = getComputedStyle(canvas).getPropertyValue("--mixer-accent").match(/[0-9a-f]{2}/g);
+  const [red, green, blue] = accent.map((one) => parseInt(one, 16));
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   let count = 0;
   for (let i = 0; i < data.length; i += 4) {
