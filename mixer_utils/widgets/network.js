@@ -209,8 +209,8 @@ export function network(model, root) {
     "stage", "block", "unit", "hidden_unit", "patch", "channel", "class_index", "show", "colours", "tab", "start", "pixels",
     "hidden",
   ];
-  const again = drawnFrom(model, traits, root, draw);
   picture.layout();
+  const again = drawnFrom(model, traits, root, draw);
   onWidth(root, () => {
     picture.layout();
     drawPane(true);

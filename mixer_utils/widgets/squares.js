@@ -2,7 +2,7 @@
 // the chosen one and the one under the pointer, which all that is drawn of a view shares.
 
 import {
-  BLACK, WHITE, arrow, cellOf, css, make, onCanvas, place, pointer, readableOn, set, theme,
+  BLACK, WHITE, arrow, cellOf, clamp, css, make, onCanvas, place, pointer, readableOn, set, theme,
 } from "./kit.js";
 
 /** What is under the pointer, shared by several drawings, as kit.js's hoveredPatch: get() is null for none. */
@@ -124,6 +124,7 @@ const LINE_ROOM = 2; // around all squares, for the lines around those at the ed
 export function paintValues(values, scale, table, columns, { width, height, gap = 0, numbers = false }) {
   const tiny = gap ? null : colouredPixels(values, scale, table, columns);
   const written = numbers && width >= 28 && height >= 16;
+  const digits = scale >= 1 ? (scale < 10 ? 2 : 1) : clamp(1 - Math.floor(Math.log10(scale || 1)), 2, 4);
   return (context, corner) => {
     const [left, top] = corner(0);
     if (tiny) context.drawImage(tiny, left, top, columns * width, tiny.height * height);
@@ -140,7 +141,8 @@ export function paintValues(values, scale, table, columns, { width, height, gap 
       }
       if (!written) return;
       context.fillStyle = readableOn(colour);
-      context.fillText(short(value), x + width / 2, y + height / 2);
+      const text = value.toFixed(digits);
+      context.fillText(text.replace("-", Number(text) ? "−" : ""), x + width / 2, y + height / 2);
     });
   };
 }
@@ -164,7 +166,7 @@ export function pixelCanvas(colours, columns) {
 /** A number in as few signs as say it: 0.13, −0.0042, 12.3. */
 export function short(value) {
   const size = Math.abs(value);
-  if (size >= 1e4 || (size > 0 && size < 0.001)) return value.toExponential(0).replace("-", "−");
+  if (size >= 1e4 || (size > 0 && size < 0.001)) return value.toExponential(1).replaceAll("-", "−");
   const small = size > 0 && size < 0.1;
   const text = small ? value.toPrecision(2) : value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2);
   return text.replace("-", Number(text) ? "−" : "");
