@@ -206,8 +206,8 @@ export function network(model, root) {
   });
   model.on("change:start", () => (run = true));
   const traits = [
-    "stage", "block", "unit", "hidden_unit", "patch", "channel", "class_index", "show", "colours", "tab", "start", "pixels",
-    "hidden",
+    "stage", "block", "unit", "hidden_unit", "patch", "channel", "class_index", "show", "colours", "tab", "before", "start",
+    "pixels", "hidden",
   ];
   picture.layout();
   const again = drawnFrom(model, traits, root, draw);

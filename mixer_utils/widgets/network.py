@@ -398,17 +398,17 @@ def weights_that_fit(model, sent, images):
     biases = [block.token_mixing.dense_0.bias.detach().float().cpu().numpy() for block in model.blocks]
     with_maps = {"mixing": sent, "biases": packed(np.stack(biases))}
     maps_alone = {**with_maps, "mixing": {**sent, "sides": sent["sides"][:1]}}
+    filters = {"filters": packed(model.stem.proj.weight.detach().float().cpu().numpy(), "float16")}
+    choices = [{**with_maps, **filters}, {**maps_alone, **filters}, maps_alone]
     count = sum(tensor.numel() for tensor in model.parameters())
     if 2 * count <= room():  # else it is too large in half precision, too, and is not packed to find that out
-        mixer = packed_mixer(model)
-        for maps in (with_maps, maps_alone):
-            if bytes_in(maps) + bytes_in(mixer) + images.nbytes <= room():
-                return {**maps, "mixer": mixer}
-    filters = packed(model.stem.proj.weight.detach().float().cpu().numpy(), "float16")
-    for maps in ({**with_maps, "filters": filters}, {**maps_alone, "filters": filters}, maps_alone):
-        if bytes_in(maps) + images.nbytes <= room():
-            return maps
-    most = (room() - bytes_in(maps_alone)) // images[0].nbytes
+        mixer = {"mixer": packed_mixer(model)}
+        if bytes_in({**maps_alone, **mixer}) <= room():
+            choices = [{**with_maps, **mixer}, {**maps_alone, **mixer}]
+    for data in choices:
+        if bytes_in(data) + images.nbytes <= room():
+            return data
+    most = max(0, room(bytes_in(choices[-1])) // images[0].nbytes)
     raise ValueError(f"{len(images)} images are too many to send: give at most {most} of them.")
 
 

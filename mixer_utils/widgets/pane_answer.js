@@ -9,8 +9,8 @@ import { short } from "./squares.js";
 export function meanPane(view) {
   const { model, data, numbers } = view;
   const mean = vectorValues(view, {
-    sign: "→", name: "means", title: `the mean token: ${data.num_channels} channels`, trait: "channel", count: data.num_channels,
-    under: view.under.channel, each: "channel",
+    sign: "→", name: "means", title: `the mean token: ${data.num_channels} channels`,
+    trait: "channel", count: data.num_channels, under: view.under.channel, each: "channel",
   });
   const values = patchValues(view, { name: "values", title: "this channel in every patch" });
   const said = sentence();
@@ -41,8 +41,8 @@ export function headPane(view) {
   const shown = pane(view, "head",
     row(choice(model, "class_index", "Class", names)), row(list, votes.element), said);
   shown.text.textContent =
-    "The mean and the head are linear: a class's logit is the sum of what every patch contributes, its vote, and a bias. " +
-    "Softmax turns the logits into probabilities.";
+    "The mean and the head are linear: a class's logit is the sum of what every patch contributes, its vote, and a " +
+    "bias. Softmax turns the logits into probabilities.";
 
   function drawList(logits) {
     const probabilities = softmax(logits);

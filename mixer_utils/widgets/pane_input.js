@@ -2,14 +2,15 @@
 
 import { cellOf, choice, make, range, set } from "./kit.js";
 import { drawingBoard, hatchSquare, imageCanvas } from "./board.js";
-import { pane, row } from "./panes.js";
+import { pane, roomIn, row } from "./panes.js";
 import { squares } from "./squares.js";
 
 export function imagePane(view) {
   const { model, data } = view;
   const [, H, W] = data.image_shape;
   const longest = Math.max(H, W);
-  const board = drawingBoard(model, view.drawing, { side: Math.max(1, Math.floor(280 / longest)), lines: longest < 100 });
+  const side = Math.max(1, Math.floor(Math.min(280, roomIn(view)) / longest));
+  const board = drawingBoard(model, view.drawing, { side, lines: longest < 100 });
   board.canvas.dataset.map = "board";
   const button = (name, text, onclick) => make("button", { type: "button", "data-do": name, onclick }, text);
   const tools = make("div", { class: "mixer-tools" },
@@ -30,7 +31,7 @@ export function patchesPane(view) {
   const P = data.config.patch_size;
   const pieces = squares(model, {
     trait: "patch", count: rows * columns, columns, name: "pieces", under: view.under.patch,
-    label: () => `The patches, ${model.get("hidden").length} of them hidden: click one, or arrow keys and Space, to hide it`,
+    label: () => `The patches, ${model.get("hidden").length} hidden: click one, or arrow keys and Space, to hide it`,
     say: (s) => view.say(s === null ? null : () => `Patch ${view.named(s)}${isHidden(s) ? ", hidden" : ""}`),
     pick: (patch) => {
       set(model, { patch });
@@ -50,8 +51,9 @@ export function patchesPane(view) {
   shown.text.textContent =
     `The image is cut into ${rows} × ${columns} patches of ${P} × ${P} pixels, ` +
     `a row of ${channels * P * P} numbers each. Click one to hide it: it reaches the model black.`;
-  const side = Math.max(1, Math.floor(308 / Math.max(H, W)));
   const draw = () => {
+    const room = Math.min(308, roomIn(view)) - 3 * Math.max(...grid);
+    const side = Math.max(1, Math.floor(room / Math.max(H, W)));
     const given = imageCanvas(view.drawing.seen(), data.image_shape);
     const size = P * side;
     pieces.draw({ width: size, height: size, gap: 3 }, (context, corner) => {

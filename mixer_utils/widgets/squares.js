@@ -22,10 +22,10 @@ export function pointed() {
 /**
  * A canvas of `count` squares in rows of `columns`; one of them is the value of `trait`, where there is one.
  *
- * `name` tells the drawings of a view apart, `label()` says what is seen, `under` is what `pointed` makes. `say(i)` hears
- * which square is under the pointer. A click calls `pick(i)`, which sets the trait by default; with `keys` the arrow keys
- * move the trait. `draw({width, height, gap}, paint)`: sizes of a square in CSS pixels; `paint(context, corner)` draws
- * them, and `redraw()` does so again where only the lines have changed.
+ * `name` tells the drawings of a view apart, `label()` says what is seen, `under` is what `pointed` makes. `say(i)`
+ * hears which square is under the pointer. A click calls `pick(i)`, which sets the trait by default; with `keys` the
+ * arrow keys move the trait. `draw({width, height, gap}, paint)`: sizes of a square in CSS pixels;
+ * `paint(context, corner)` draws them.
  */
 export function squares(model, { trait, count, columns, name, label, under, say, pick, keys = true }) {
   const canvas = make("canvas", { role: "img", "data-map": name, tabindex: keys ? 0 : null });
@@ -115,7 +115,7 @@ export function squares(model, { trait, count, columns, name, label, under, say,
   }
   under.on(redrawSoon);
   if (trait) model.on(`change:${trait}`, redrawSoon);
-  return { canvas, draw, redraw, squareUnder };
+  return { canvas, draw };
 }
 
 const LINE_ROOM = 2; // around all squares, for the lines around those at the edge
