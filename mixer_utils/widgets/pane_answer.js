@@ -21,7 +21,7 @@ export function meanPane(view) {
 
   function draw(found) {
     const channel = model.get("channel");
-    mean.draw(numbers.part("overview").mean);
+    mean.draw(view.overview().mean);
     values.draw(found.values);
     values.heading.textContent = `channel ${channel} of every patch`;
     const average = total(found.values) / data.num_patches;
@@ -63,7 +63,7 @@ export function headPane(view) {
   }
 
   function draw(found) {
-    const { logits } = numbers.part("overview");
+    const { logits } = view.overview();
     const chosen = model.get("class_index");
     drawList(logits);
     votes.draw(found.votes);
