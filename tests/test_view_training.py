@@ -50,7 +50,8 @@ def test_it_opens_at_the_end_of_the_run_and_stands_still(view):
 def test_tiles_are_sorted_by_the_last_snapshot_and_keep_their_places(view, run):
     last = run.weights[-1].float().numpy()
     assert view.sort == "structure" and view.unit == mixing.morans_i(last[0, 0], (4, 4)).argmax()
-    for sort, order in [("structure", lambda reads: mixing.by_structure(reads, (4, 4))), ("norm", mixing.by_norm), ("pairs", mixing.by_pairs),
+    for sort, order in [("structure", lambda reads: mixing.by_structure(reads, (4, 4))),
+                        ("norm", mixing.by_norm), ("pairs", mixing.by_pairs),
                         ("frequency", lambda reads: mixing.by_frequency(reads, (4, 4))),
                         ("number", lambda reads: np.arange(len(reads)))]:  # fmt: skip
         for block in range(3):
