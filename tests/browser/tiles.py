@@ -124,6 +124,7 @@ def point(canvas, grid, at, writes, patch):
 
 def expect_outline(canvas, grid, order, unit):
     """A line of the colour of the text runs around the unit's tile and around none beside it."""
+    canvas.page.evaluate(FRAMES)
     at = list(order).index(unit)
     across = int(canvas.get_attribute("data-across"))
     places = [place for place in (at - across, at - 1, at, at + 1, at + across) if 0 <= place < len(order)]
