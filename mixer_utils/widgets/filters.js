@@ -44,14 +44,14 @@ export function roundEven(value) {
   return below % 2 === 0 ? below : below + 1;
 }
 
-export function total(values) {
+export function totalOf(values) {
   let sum = 0;
   for (const value of values) sum += value;
   return sum;
 }
 
 export function average(values) {
-  return total(values) / values.length;
+  return totalOf(values) / values.length;
 }
 
 export function span(values) {
@@ -178,7 +178,7 @@ function mirrored(i, size) {
 export function gaussian(plane, deviation) {
   const radius = Math.floor(4 * deviation + 0.5);
   const bell = Float64Array.from({ length: radius + 1 }, (_, i) => Math.exp((-0.5 / (deviation * deviation)) * i * i));
-  const all = 2 * total(bell.subarray(1)) + bell[0];
+  const all = 2 * totalOf(bell.subarray(1)) + bell[0];
   const weights = bell.map((weight) => weight / all);
   return filtered(plane, radius, radius, (line, out) => {
     for (let i = 0; i < out.length; i++) {
@@ -194,7 +194,7 @@ export function gaussian(plane, deviation) {
 export function boxMean(plane, size) {
   const before = Math.floor(size / 2);
   return filtered(plane, before, size - before - 1, (line, out) => {
-    let sum = total(line.subarray(0, size));
+    let sum = totalOf(line.subarray(0, size));
     out[0] = sum / size;
     for (let i = 1; i < out.length; i++) {
       sum += line[i + size - 1] - line[i - 1];
@@ -231,15 +231,15 @@ function largestOf(size) {
 
 // --- regions: masks are Uint8Arrays of 0 and 1 -----------------------------------------------------------------------
 
-const SIDES = [[-1, 0], [0, -1], [0, 1], [1, 0]];
-const CORNERS = [[-1, -1], [-1, 1], [1, -1], [1, 1]];
+const BESIDE = [[-1, 0], [0, -1], [0, 1], [1, 0]];
+const ACROSS = [[-1, -1], [-1, 1], [1, -1], [1, 1]];
 
 /**
  * Connected regions, numbered from 1 in the order of their first pixels: {of: Int32Array, the region of each pixel or 0,
  * boxes: [{top, bottom, left, right, area}]}, the box of region n at n - 1. Over corners they hang together if `corners`.
  */
 export function regions({ height, width, values }, corners = false) {
-  const steps = corners ? [...SIDES, ...CORNERS] : SIDES;
+  const steps = corners ? [...BESIDE, ...ACROSS] : BESIDE;
   const of = new Int32Array(height * width);
   const boxes = [];
   const open = [];
@@ -389,7 +389,7 @@ function taps(from, to, { reach, weight }, exact) {
     const end = Math.min(from, Math.trunc(centre + reach * wide + 0.5));
     const weights = [];
     for (let at = first; at < end; at++) weights.push(weight((at - centre + 0.5) * (1 / wide)));
-    const sum = total(weights);
+    const sum = totalOf(weights);
     return { first, weights: weights.map((one) => exact(one / sum)) };
   });
 }

@@ -45,7 +45,9 @@ export function photoControls(root, { imageShape, pictures, onDigit }) {
       if (number === latest) put(bitmap, bitmap.width, bitmap.height, name);
       bitmap.close();
     } catch (error) {
-      if (number === latest) say(error.message);
+      const isKnown = error instanceof PictureError;
+      if (number === latest) say(isKnown ? error.message : `${name} could not be read (${error.message}).`);
+      if (!isKnown) throw error;
     }
   }
 
@@ -116,14 +118,14 @@ export function photoControls(root, { imageShape, pictures, onDigit }) {
     start.disabled = true;
     say("Waiting for the camera …");
     try {
-      video.srcObject = await live.start(root);
-      if (!video.srcObject) return; // the view is gone
+      const stream = await live.start(root);
+      if (!stream) return;
+      video.srcObject = stream;
       camera.hidden = false;
       say("");
       take.focus();
     } catch (error) {
-      start.disabled = false;
-      say(whyNoCamera(error));
+      stopCamera(whyNoCamera(error));
     }
   }
 
@@ -229,35 +231,35 @@ function canFilm() {
 /**
  * A camera that is off whenever it is not needed: start(root) gives its stream, null where it was stopped meanwhile.
  *
- * It stops with stop(), when the element `root` leaves the page, and when the page is left; `ended()` is called where
- * the camera stops by itself.
+ * `ended()` is called where the camera stops by itself, where `root` leaves the page, and where the page is left; it has
+ * to call stop().
  */
 function cameraStream(ended) {
   let stream = null;
-  let wanted = 0; // counts starts and stops
-  const watcher = new MutationObserver(() => root?.isConnected || stop());
   let root = null;
+  let wanted = 0; // counts starts and stops
+  const watcher = new MutationObserver(() => root.isConnected || ended());
 
   async function start(element) {
     wanted++;
     const number = wanted;
     root = element;
     watcher.observe(document, { childList: true, subtree: true });
-    window.addEventListener("pagehide", stop);
+    window.addEventListener("pagehide", ended);
     const found = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     if (number !== wanted) {
       for (const track of found.getTracks()) track.stop();
       return null;
     }
     stream = found;
-    stream.getVideoTracks()[0].addEventListener("ended", ended); // not by our own stop()
+    for (const track of stream.getTracks()) track.addEventListener("ended", ended); // not heard after our own stop()
     return stream;
   }
 
   function stop() {
     wanted++;
     watcher.disconnect();
-    window.removeEventListener("pagehide", stop);
+    window.removeEventListener("pagehide", ended);
     for (const track of stream?.getTracks() ?? []) track.stop();
     stream = null;
   }
@@ -265,7 +267,7 @@ function cameraStream(ended) {
 }
 
 const NO_CAMERA = {
-  NotAllowedError: "The camera may not be used: allow it for this page in the browser's settings, or choose a file.",
+  NotAllowedError: "The camera may not be used: allow it in the browser's settings, or choose a file.",
   NotFoundError: "No camera was found: connect one, or choose a file.",
   NotReadableError: "The camera is in use by another program: close that, or choose a file.",
 };

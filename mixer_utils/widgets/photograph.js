@@ -4,7 +4,7 @@
 import {
   average, boxMean, cutOut, dilated, edgesOf, eroded, fromNearest, gaussian, greyClosing, holesFilled, inverse,
   largestRegion, mapped, median, otsu, planeLike, quantile, reduced, regions, resizedBox, resizedCubic, resizedLinear,
-  roundEven, solved, span, total,
+  roundEven, solved, span, totalOf,
 } from "./filters.js";
 
 const LARGEST_SIDE = 400; // pixels; more tell nothing about a digit, and cost time
@@ -39,14 +39,14 @@ export function stagesOf(picture, box = 20, size = 28) {
 // --- from a picture to ink -------------------------------------------------------------------------------------------
 
 /** The brightness, 0 to 1; what is transparent is the opposite of the ink. */
-export function brightnessOf(picture) {
+function brightnessOf(picture) {
   const [red, green, blue, alpha] = smaller(picture);
   const shade = mapped(greyOf([red, green, blue]), (value) => value / 255);
   const opacity = alpha.values.map((value) => value / 255);
   const [least, most] = span(opacity);
   if (least === 1) return shade;
   if (most === 0) throw new PictureError("nothing is drawn: all of the picture is transparent.");
-  const weighted = total(shade.values.map((value, i) => value * opacity[i])) / total(opacity);
+  const weighted = totalOf(shade.values.map((value, i) => value * opacity[i])) / totalOf(opacity);
   const paper = weighted < 0.5 ? 1 : 0;
   return planeLike(shade, shade.values.map((value, i) => opacity[i] * value + (1 - opacity[i]) * paper));
 }
@@ -129,11 +129,11 @@ function asFramed(shade) {
 }
 
 /** The sheet alone where a light sheet lies on something dark, else the picture as it is. */
-export function sheetOf(shade) {
+function sheetOf(shade) {
   const { height, width } = shade;
   const side = Math.max(height, width);
   const light = gaussian(shade, side / 200);
-  const bright = above(light, otsu(light.values));
+  const bright = maskAbove(light, otsu(light.values));
   const sheet = holesFilled(largestRegion(bright));
   const steps = Math.max(1, Math.floor(side / 50));
   const inner = eroded(sheet, steps);
@@ -160,7 +160,7 @@ export function sheetOf(shade) {
 }
 
 /** A mask: which values lie above a threshold. */
-function above(plane, threshold) {
+function maskAbove(plane, threshold) {
   return planeLike(plane, Uint8Array.from(plane.values, (value) => Number(value > threshold)));
 }
 
@@ -193,7 +193,7 @@ function placesIn({ width, values }) {
  *
  * A rectangle's variances along its sides are width² / 12 and height² / 12, so that their product tells its area.
  */
-export function rectangularity(mask) {
+function rectangularity(mask) {
   const places = placesIn(mask);
   const count = places.length;
   if (count <= 2) return 0;
@@ -212,11 +212,11 @@ export function rectangularity(mask) {
 }
 
 /** The area of a region as a share of that of its convex hull. */
-export function convexity(mask) {
+function convexity(mask) {
   const inside = eroded(mask, 1);
   const edge = planeLike(mask, mask.values.map((value, i) => Number(value && !inside.values[i])));
   const places = placesIn(edge);
-  return places.length > 20 ? total(mask.values) / hullArea(places) : 0;
+  return places.length > 20 ? totalOf(mask.values) / hullArea(places) : 0;
 }
 
 /** The area of the convex hull of points that are sorted by row, then by column. */
@@ -244,14 +244,14 @@ function hullArea(points) {
  *
  * Paper is what most of the picture is. Its brightness is a smooth surface, so that shadows and lamps do not count.
  */
-export function inkOn(given) {
+function inkOn(given) {
   const { height, width } = given;
   let shade = mapped(given, (value) => value + 0.02); // black paper reflects something, too
   let lit = litBy(shade, paperOf(shade));
   const difference = lit.values.map((value) => value - 1);
   const noise = 3 * median(difference.map(Math.abs));
-  const darker = total(difference.map((value) => Math.max(-value - noise, 0)));
-  const lighter = total(difference.map((value) => Math.max(Math.min(value, 1) - noise, 0)));
+  const darker = totalOf(difference.map((value) => Math.max(-value - noise, 0)));
+  const lighter = totalOf(difference.map((value) => Math.max(Math.min(value, 1) - noise, 0)));
   if (lighter > darker) {
     shade = mapped(shade, (value) => 1.04 - value);
     lit = litBy(shade, paperOf(shade));
@@ -277,7 +277,7 @@ function within01(value) {
  *
  * It is flat at first, then a slope, then curved: so it has found the paper before it could bend into the ink.
  */
-export function paperOf(shade) {
+function paperOf(shade) {
   const step = Math.max(1, Math.floor(Math.max(shade.height, shade.width) / 80));
   const small = mapped(everyNth(boxMean(shade, step), step), Math.log);
   const margin = marginOf(small);
@@ -348,12 +348,12 @@ function legendre(size, degree) {
 function leastSquares(terms, weights, values) {
   const rows = terms.map((term) => {
     const weighted = term.map((value, i) => value * weights[i]);
-    return { squares: terms.map((other) => product(weighted, other)), right: product(weighted, values) };
+    return { squares: terms.map((other) => dotProduct(weighted, other)), right: dotProduct(weighted, values) };
   });
   return solved(rows.map(({ squares }) => squares), rows.map(({ right }) => right));
 }
 
-function product(a, b) {
+function dotProduct(a, b) {
   let sum = 0;
   for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
   return sum;
@@ -371,17 +371,17 @@ function surface(terms, factors) {
 // --- from ink to a digit ---------------------------------------------------------------------------------------------
 
 /** The ink of the digit alone, 0 to 1, without specks, ruled lines and dark edges, cut out along its box. */
-export function digitOf(ink) {
+function digitOf(ink) {
   const longer = Math.max(ink.height, ink.width);
   const threshold = Math.max(otsu(ink.values), FAINTEST / 2);
   const inked = ink.values.filter((value) => value > threshold);
   const strength = inked.length ? quantile(inked, 0.8) : 0;
   if (strength < FAINTEST) throw new PictureError("nothing is drawn: no ink stands out from the paper.");
-  const { of, boxes } = regions(above(ink, strength / 2), true);
+  const { of, boxes } = regions(maskAbove(ink, strength / 2), true);
   const most = largestArea(boxes);
   let kept = boxes.filter((box) => box.area > 0.02 * most && !inCorner(box, ink));
   const longest = Math.max(0, ...kept.map((box) => Math.max(box.bottom - box.top, box.right - box.left)));
-  if (most < 0.2 * total(boxes.map((box) => box.area)) || longest < 0.04 * longer) {
+  if (most < 0.2 * totalOf(boxes.map((box) => box.area)) || longest < 0.04 * longer) {
     throw new PictureError("nothing is drawn: there are specks or dark corners, and no stroke.");
   }
   const inside = kept.filter((box) => !atBorder(box, ink));
@@ -391,7 +391,9 @@ export function digitOf(ink) {
   const strokes = planeLike(ink, Uint8Array.from(of, (region) => Number(region > 0 && isKept[region - 1])));
   const mask = dilated(strokes, Math.max(2, Math.floor(longer / 100)));
   const digit = planeLike(ink, ink.values.map((value, i) => within01((value / strength - 0.3) / 0.5) * mask.values[i]));
-  return cutOut(digit, ...boundsOf(digit, (value) => value > 0.5));
+  const bounds = boundsOf(digit, (value) => value > 0.5);
+  if (!bounds) throw new PictureError("the stroke is much fainter than what is at the picture's edge: cut that off.");
+  return cutOut(digit, ...bounds);
 }
 
 function largestArea(boxes) {
@@ -426,7 +428,7 @@ function several(boxes) {
 }
 
 /** A cut-out digit in MNIST's frame: longer side `box`, centre of mass in the middle. */
-export function framed(digit, box = 20, size = 28) {
+function framed(digit, box = 20, size = 28) {
   const scale = box / Math.max(digit.height, digit.width);
   const height = Math.max(1, roundEven(digit.height * scale));
   const width = Math.max(1, roundEven(digit.width * scale));
@@ -450,7 +452,7 @@ function centreOfMass({ width, values }) {
     down += value * Math.floor(i / width);
     right += value * (i % width);
   });
-  const mass = total(values);
+  const mass = totalOf(values);
   return [down / mass, right / mass];
 }
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from check_digit import expect_shown
 from helpers import FLAGS, browser_path, screenshot, show_view, wait_until, watched_page
 from PIL import Image
+from test_photograph import faint_beside_an_edge
 from told import assert_told
 
 from benchmarks import drawn
@@ -76,7 +78,7 @@ def on_board(root):
 
 
 def expect_as_in_python(root, view, path):
-    """Every stage is Python's to one grey level; the board and the words follow from the last one. Returns the words."""
+    """Every stage is Python's to one grey level; the board and the words follow from the last. Returns the words."""
     words = give(root, path)
     expected = stages(path)
     found = seen(root)
@@ -102,7 +104,7 @@ KINDS = [
     "black on white",
     "pencil",
     "yellow paper",
-    "tall picture, side light",
+    "wide picture",
     "photograph of 5 megapixels",
     "60 pixels",
     "stored on its side",
@@ -123,10 +125,10 @@ def test_every_stage_is_python_s(kind, photo, mnist, tmp_path):
 
 
 def test_a_close_answer_is_not_sure_as_predict_has_it(photo, mnist, tmp_path):
-    both = np.maximum(mnist.train.images[2, 0].numpy(), 0.75 * mnist.train.images[4, 0].numpy()).astype(np.uint8)
-    Image.fromarray(both).save(tmp_path / "both.png")
-    words = expect_as_in_python(*photo, tmp_path / "both.png")
-    assert "not sure: perhaps" in words
+    path = tmp_path / "close.png"
+    Image.fromarray(mnist.test.images[674, 0].numpy()).save(path)
+    assert re.fullmatch(r"close\.png: 5 \(5\d\.\d %\), not sure: perhaps 3 \(4\d\.\d %\)\.", give(photo[0], path))
+    expect_as_in_python(*photo, path)
 
 
 def test_the_stages_go_once_something_else_is_on_the_board(photo, mnist, tmp_path):
@@ -176,6 +178,7 @@ def test_where_nothing_or_too_much_is_drawn_the_sentence_is_python_s(photo, mnis
         "transparent.png": np.zeros((100, 100, 4), np.uint8),
         "small.png": np.eye(9, dtype=np.uint8) * 255,
         "three.png": drawn.lit(np.hstack(ink)),
+        "faint.png": faint_beside_an_edge(),
     }
     for name, pixels in pictures.items():
         path = tmp_path / name
@@ -257,7 +260,7 @@ def test_the_camera_s_picture_is_taken_and_the_camera_is_off_afterwards(model, t
 
 
 REFUSALS = {
-    "NotAllowedError": "The camera may not be used: allow it for this page in the browser's settings, or choose a file.",
+    "NotAllowedError": "The camera may not be used: allow it in the browser's settings, or choose a file.",
     "NotFoundError": "No camera was found: connect one, or choose a file.",
     "OddError": "The camera did not start (odd): choose a file.",
 }
