@@ -1,9 +1,10 @@
 // View 3: an image to draw on, the model's forward pass at every stroke, and the answer.
 
-import { colourOf, drawingBoard, drawnImage, hatchSquare, imageCanvas, outlineSquare, sameNumbers } from "./board.js";
+import { drawingBoard, drawnImage, hatchSquare, imageCanvas, outlineSquare, sameNumbers } from "./board.js";
 import {
   arrow, cellOf, choice, claim, clamp, colourTable, css, drawnFrom, frame, hoveredPatch, indexSlider, labelled, largest,
-  legend, make, mapCanvas, neighbour, onCanvas, panel, patchIn, place, pointer, range, segment, set, signed, unpack,
+  legend, make, mapCanvas, neighbour, onCanvas, panel, patchIn, place, pointer, range, segment, set, signed, theme,
+  unpack,
 } from "./kit.js";
 import { Mixer } from "./mixer.js";
 import { answerInWords, photoControls } from "./photo.js";
@@ -15,8 +16,8 @@ export function digit(model, root) {
   const { S, C, grid } = mixer;
   const P = mixer.config.patch_size;
   const [rows, columns] = grid;
-  const table = colourTable(data.colours);
-  const above = table.map((_, i) => table[128 + (i >> 1)]); // norms are never negative: the half above zero
+  const table = colourTable(data.colours, root);
+  const above = new Uint32Array(256); // norms are never negative: the half above zero
   const examples = data.starts.length ? unpack(data.examples).values : new Uint8Array(0);
   const stages = ["stem", ...range(mixer.config.num_blocks).map((block) => `block ${block}`)];
   const answers = Math.min(data.class_names.length, 10); // as many as have a bar
@@ -128,7 +129,7 @@ export function digit(model, root) {
         const [x, y] = corner(s, inPieces);
         context.drawImage(given, column * P, row * P, P, P, x, y, size, size);
         if (hidden.has(s)) hatchSquare(context, x, y, size);
-        if (s === model.get("patch")) outlineSquare(context, x, y, size, "#d55e00");
+        if (s === model.get("patch")) outlineSquare(context, x, y, size, theme().mark);
       }
       outlineHovered(context, inPieces);
     });
@@ -137,13 +138,15 @@ export function digit(model, root) {
   function outlineHovered(context, layout) {
     const patch = hovered.get();
     if (patch === null) return;
-    outlineSquare(context, ...corner(patch, layout), layout.size, colourOf(root, "accent"));
+    outlineSquare(context, ...corner(patch, layout), layout.size, theme().accent);
   }
 
   function drawMaps(grids) {
     const top = largest(grids.flat());
+    above.set(table.map((_, i) => table[128 + (i >> 1)]));
     for (const [name, key] of Object.entries(keyOf)) key.root.hidden = name !== model.get("show");
     keyOf.channel.show(top);
+    keyOf.norm.show(top);
     keyOf.norm.root.firstChild.textContent = "0";
     keyOf.norm.root.lastChild.textContent = top.toPrecision(3);
     maps.forEach((map, i) => {
@@ -154,7 +157,7 @@ export function digit(model, root) {
           context.fillStyle = css(table[place(value, top)]);
           context.fillRect(...corner(s, inMap), cell, cell);
         });
-        outlineSquare(context, ...corner(model.get("patch"), inMap), cell, colourOf(root, "ink"));
+        outlineSquare(context, ...corner(model.get("patch"), inMap), cell, theme().ink);
         outlineHovered(context, inMap);
       });
     });

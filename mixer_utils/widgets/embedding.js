@@ -2,12 +2,11 @@
 
 import {
   arrow, cellOf, choice, clamp, colourTable, drawnFrom, frame, indexSlider, labelled, largest, legend, make,
-  mapCanvas, onCanvas, panel, place, pointer, range, segment, set, signed, slider, unpack,
+  mapCanvas, onCanvas, onTheme, panel, place, pointer, range, segment, set, signed, slider, theme, unpack,
 } from "./kit.js";
 import { tileGrid } from "./tiles.js";
 
-export function embedding(model, root) {
-  const data = model.get("data");
+export function embedding(model, root, data = model.get("data")) {
   const [channels, H, W] = data.image_shape;
   const P = data.own_patch_size;
   const columns = W / P;
@@ -18,7 +17,7 @@ export function embedding(model, root) {
   const { costs } = data;
   const own = costs.find((cost) => cost.patch_size === P);
   const sizes = costs.map((cost) => cost.patch_size);
-  const table = colourTable(data.colours);
+  const table = colourTable(data.colours, root);
   const key = channels === 1 ? legend(table) : embeddingLegend();
   const bias = unpack(data.bias).values;
   const filters = unpack(data.filters).values;
@@ -58,13 +57,19 @@ export function embedding(model, root) {
   const figures = shown.map((one, i) => make("div", { style: `width: ${shownWidth}px` }, one, captions[i]));
   const dead = data.num_dead;
   const sayDead = dead ? `${dead} of them dead (norm below 1 % of the largest)` : "none of them dead";
+  const tiles = tileGrid(model, "filter", {
+    canvas: grid,
+    name: "mixer-scroll",
+    order: () => sorted().order,
+    hover: (found) => hover(found && sayFilter(found.item)),
+  });
   const panels = [
     panel("The cut, and what it costs", box("mixer-panels",
       box("mixer-scroll", cut),
       box("mixer-scroll mixer-costs", make("table", {}, head, ...costRows), facts))),
     panel(`The ${C} filters of the stem, ${sayDead}`, key.root,
       caption(" Underlined: used for the rebuild. Only a dot: adds nothing to the filters before it."),
-      box("mixer-scroll", grid)),
+      tiles.element),
     panel("An image rebuilt from the first filters", box("mixer-panels",
       ...figures,
       make("div", {}, curve, caption("mean squared error by number of filters")))),
@@ -122,12 +127,8 @@ export function embedding(model, root) {
   const sheet = embeddingPicture(sheetColumns * P, Math.ceil(C / sheetColumns) * P);
   const widest = largest(filters);
   const norms = range(C).map((filter) => Math.hypot(...filterOf(filter)));
-  const tiles = tileGrid(model, "filter", {
-    canvas: grid,
-    order: () => sorted().order,
-    hover: (found) => hover(found && sayFilter(found.item)),
-  });
   let painted = null; // whether the sheet has all filters on one scale
+  onTheme(root, () => (painted = null));
 
   function paintSheet(shared) {
     const tops = range(C).map((filter) => (shared ? widest : largest(filterOf(filter))));
@@ -151,20 +152,18 @@ export function embedding(model, root) {
     const k = model.get("k");
     const across = clamp(Math.floor((root.clientWidth - 50 + tileGap) / (tile + tileGap)), 1, C);
     const layout = { across, width: tile, height: tile, gap: tileGap, margin: 3, below: 4, line: 2, away: 2 };
-    tiles.draw(layout, (context, ratio, order) => {
-      order.forEach((filter, at) => {
-        const [x, y] = tiles.corner(at);
+    tiles.draw(layout, (context, ratio, visible) => {
+      visible.forEach(({ item: filter, at, x, y }) => {
         const [row, column] = cellOf(filter, sheetColumns);
         const where = [x, y, tile, tile].map((size) => size * ratio);
         sheet.put(context, column * P, row * P, P, P, ...where);
         if (at >= k) return;
         // A long line under a filter that is used, a dot where it adds nothing to the ones before.
         const long = ranks[at + 1] > ranks[at] ? tile : 2;
-        context.fillStyle = "#000";
+        context.fillStyle = theme().ink;
         context.fillRect(x * ratio, (y + tile + 1) * ratio, long * ratio, 2 * ratio);
       });
     });
-    tiles.reveal(model.get("filter"));
   }
 
   // --- the image, its rebuild and the difference
@@ -285,8 +284,9 @@ export function embedding(model, root) {
     onCanvas(curve, 280, 150, (context, ratio) => {
       context.scale(ratio, ratio);
       context.font = "12px system-ui, sans-serif";
-      context.fillStyle = "#444";
-      context.strokeStyle = "#888";
+      const { ink, muted, edge, accent } = theme();
+      context.fillStyle = muted;
+      context.strokeStyle = edge;
       context.strokeRect(left, low, right - left, 0);
       context.textAlign = "right";
       context.fillText(errorAt(0).toPrecision(3), left - 5, 14);
@@ -294,12 +294,12 @@ export function embedding(model, root) {
       context.textAlign = "center";
       context.fillText(String(last), x(last) - 4, 144);
       context.fillText("0", left, 144);
-      context.strokeStyle = "#0072b2";
+      context.strokeStyle = accent;
       context.lineWidth = 2;
       context.beginPath();
       for (let count = 0; count <= last; count++) context.lineTo(x(count), y(count));
       context.stroke();
-      context.fillStyle = "#000";
+      context.fillStyle = ink;
       context.beginPath();
       context.arc(x(k), y(k), 5, 0, 7);
       context.fill();

@@ -1,6 +1,6 @@
 // Every view by name, and anywidget's way in.
 
-import { make } from "./kit.js";
+import { make, wearTheme } from "./kit.js";
 import { mixing } from "./mixing.js";
 import { influence } from "./influence.js";
 import { digit } from "./digit.js";
@@ -12,7 +12,9 @@ const VIEWS = { mixing, influence, digit, embedding, training };
 export function render({ model, el }) {
   const root = make("div");
   el.append(root);
+  const end = wearTheme(root);
   VIEWS[model.get("view")](model, root);
+  return end; // anywidget calls it when the view is closed
 }
 
 export default { render };
