@@ -55,6 +55,7 @@ export function network(model, root) {
     open,
     close,
     legends,
+    computeNow,
     mixingInside: (place) => mixing(model, place, data.mixing),
   };
   const [channels, height, width] = data.image_shape;
@@ -186,6 +187,14 @@ export function network(model, root) {
     say(saying);
     if (numbers.busy()) again();
     root.dataset.busy = String(numbers.busy());
+  }
+
+  /** The answer to the image at hand; null where Python computes it. */
+  function computeNow() {
+    if (!data.mixer) return null;
+    numbers.start(view.drawing.seen());
+    while (numbers.busy()) numbers.advance(1000);
+    return softmax(numbers.part("overview").logits);
   }
 
   function computed(drawing) {

@@ -3,25 +3,41 @@
 import { cellOf, choice, make, range, set } from "./kit.js";
 import { drawingBoard, hatchSquare, imageCanvas } from "./board.js";
 import { pane, roomIn, row } from "./panes.js";
+import { answerInWords, photoControls } from "./photo.js";
 import { squares } from "./squares.js";
 
 export function imagePane(view) {
   const { model, data } = view;
-  const [, H, W] = data.image_shape;
+  const [channels, H, W] = data.image_shape;
   const longest = Math.max(H, W);
   const side = Math.max(1, Math.floor(Math.min(280, roomIn(view)) / longest));
   const board = drawingBoard(model, view.drawing, { side, lines: longest < 100 });
   board.canvas.dataset.map = "board";
   const button = (name, text, onclick) => make("button", { type: "button", "data-do": name, onclick }, text);
+  const photo = [1, 3].includes(channels) ? photographs() : null;
   const tools = make("div", { class: "mixer-tools" },
+    ...(photo ? [make("div", { class: "mixer-row" }, ...photo.buttons)] : []),
     choice(model, "tool", "Tool", { draw: "draw", erase: "erase", "hide patches": "hide patches" }),
     button("centre", "Centre", () => view.drawing.centre()),
     button("show all", "Show all patches", () => set(model, { hidden: [] })),
     make("p", { class: "mixer-caption" },
       "Keys: arrows move the pen, Space puts it down or lifts it, x erases, h hides the patch."));
-  const shown = pane(view, "image", row(board.canvas, tools));
-  shown.text.textContent = "Draw or erase: the whole network follows every stroke.";
-  return { ...shown, draw: board.draw };
+  const shown = pane(view, "image", row(board.canvas, tools), ...(photo ? [photo.panel] : []));
+  shown.text.textContent = "Draw or erase: the whole network follows every stroke. Or take a picture of your own.";
+  const draw = () => {
+    board.draw();
+    photo?.follow(view.drawing.pixels());
+  };
+
+  function photographs() {
+    const onDigit = (pixels) => {
+      view.drawing.commit(pixels);
+      const probabilities = view.computeNow();
+      return probabilities ? answerInWords(probabilities, data.class_names) : "";
+    };
+    return photoControls(view.root, { imageShape: data.image_shape, pictures: data.pictures, onDigit });
+  }
+  return { ...shown, draw };
 }
 
 export function patchesPane(view) {
