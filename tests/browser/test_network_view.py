@@ -202,7 +202,8 @@ def test_everything_that_is_drawn_has_a_name(page, opened, tiny_mixer):
         stage_button(root, stage, 0 if "mixing" in stage else None).click()
         settle(root)
         nameless = root.locator("canvas:not([aria-hidden])").evaluate_all(
-            "(all) => all.filter((one) => !one.ariaLabel || one.role !== 'img').map((one) => one.dataset.map)"
+            """(all) => all.filter((one) => one.checkVisibility() && !(one.ariaLabel && one.role === "img"))
+              .map((one) => one.dataset.map)"""
         )
         assert nameless == []
     root.locator("canvas[data-map=stem]").hover(position={"x": 10, "y": 10})
