@@ -9,7 +9,7 @@ import { colouredPixels, paintValues, squares } from "./squares.js";
 
 const RUN = 300; // milliseconds that a change takes from the first stage to the last
 const SIDES = [112, 98, 84, 70, 56, 48, 42]; // of a small map, CSS pixels: the largest with which all stands in one row
-const GUTTER = 26; // beside a map, where the branch leaves the line and comes back
+const GUTTER = 24; // beside a map, where the branch leaves the line and comes back
 const SPACES = [16, 34]; // between two boxes of a row, at least and at most
 const NARROW = 560; // a width below which a block fills a row
 
@@ -325,7 +325,7 @@ export function flow(view) {
 
   /** Down from the line to a mixing, and back to where what it adds is added. */
   function drawBranch(path, after, branch) {
-    const leave = after.left - GUTTER + 6;
+    const leave = after.left - GUTTER + 4;
     const back = after.left - 10;
     const y = after.middle;
     const below = (after.bottom + branch.top) / 2;
