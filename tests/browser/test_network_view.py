@@ -9,11 +9,10 @@ import pytest
 import torch
 from check_network import check_network, expect_shown, numbers, settle, stage_button, state
 from helpers import FRAMES, latency, screenshot, show_view
+from PIL import Image, ImageDraw
 
 from mixer_utils import load_pretrained
 from mixer_utils.widgets import base, explore
-
-STAGES = "image patches stem".split()
 
 
 @pytest.fixture
@@ -102,6 +101,25 @@ def test_the_image_is_drawn_on_by_keys(page, opened, tiny_mixer):
     view.start = -1
     assert state(page, "hidden") == [0]
     expect_shown(root, view)
+
+
+def test_a_picture_of_one_s_own_goes_through_the_network(page, opened, tiny_mixer, tmp_path):
+    paper = Image.new("L", (200, 200), 235)
+    ImageDraw.Draw(paper).line([(70, 40), (120, 160)], fill=30, width=14)
+    paper.save(tmp_path / "one.png")
+    view = explore(tiny_mixer(), grey())
+    root = opened(view)
+    stage_button(root, "image", None).click()
+    root.locator("input[type=file]").set_input_files(tmp_path / "one.png")
+    said = root.locator(".mixer-photo-said").filter(has_text="%")
+    said.wait_for()
+    settle(root)
+    view.stage = "image"
+    view.pixels = bytes(state(page, "pixels"))
+    assert 150 < max(view.pixels) and sum(map(bool, view.pixels)) < 200
+    expect_shown(root, view)
+    best = int(np.argmax(view.probabilities))
+    assert said.inner_text().startswith(f"one.png: {best} ({100 * view.probabilities[best]:.1f} %)")
 
 
 def test_another_digit_runs_through_the_network_and_with_calm_it_is_there_at_once(new_page, opened, tiny_mixer):
