@@ -120,9 +120,10 @@ export function influence(model, root, data = model.get("data")) {
     const reads = model.get("direction") === "reads";
     const row = Float32Array.from(range(S), (s) => matrix[reads ? patch * S + s : s * S + patch]);
     const written = range(units).map((unit) => Math.abs(source.writes(block, unit)[patch]));
-    const strength = Float32Array.from(trace.sizes[block], (size, unit) => size * written[unit]);
+    const sizes = trace.sizes[block];
+    const strength = sizes.map((size, unit) => size * written[unit]);
     const order = Array.from(strength.keys()).sort((a, b) => strength[b] - strength[a]);
-    now = { block, patch, image, one, matrix, reads, row, strength, order, ...arithmetic(trace, block) };
+    now = { block, patch, image, one, matrix, reads, row, sizes, order, ...arithmetic(trace, block) };
   }
 
   /** What the chosen unit computes in the chosen channel: maps over the patches, and numbers between them. */
@@ -278,10 +279,12 @@ export function influence(model, root, data = model.get("data")) {
   }
 
   function sayUnit(unit) {
-    const { block, patch } = now;
+    const { block, sizes } = now;
+    const patch = patchUnder.get() ?? now.patch;
+    const weight = source.writes(block, unit)[patch];
     const reads = signed(source.reads(block, unit)[patch]);
-    const writes = signed(source.writes(block, unit)[patch]);
-    const size = influenceSize(now.strength[unit]);
+    const writes = signed(weight);
+    const size = influenceSize(sizes[unit] * Math.abs(weight));
     return `Unit ${unit}, place ${now.order.indexOf(unit)} of ${units}: reads ${named(patch)} with weight ` +
       `${reads}, writes to it with ${writes}, about ${size} in a channel (root mean square)`;
   }

@@ -14,10 +14,18 @@ export function overlay(canvas) {
   function outline(boxes) {
     if (empty && !boxes.length) return;
     empty = !boxes.length;
-    onCanvas(over, parseFloat(canvas.style.width), parseFloat(canvas.style.height), (context, ratio) => {
+    const wide = parseFloat(canvas.style.width);
+    const high = parseFloat(canvas.style.height);
+    onCanvas(over, wide, high, (context, ratio) => {
       context.scale(ratio, ratio);
       context.beginPath();
-      for (const [x, y, width, height] of boxes) context.rect(x - 0.75, y - 0.75, width + 1.5, height + 1.5);
+      for (const [x, y, width, height] of boxes) { // around the box, at the canvas's edge inside it
+        const left = Math.max(x - 0.75, 0.75);
+        const right = Math.min(x + width + 0.75, wide - 0.75);
+        const top = y - 0.75 < 0 && y >= 0 ? 0.75 : y - 0.75;
+        const bottom = y + height <= high ? Math.min(y + height + 0.75, high - 0.75) : y + height + 0.75;
+        context.rect(left, top, right - left, bottom - top);
+      }
       for (const [colour, line] of [[WHITE, 3.5], [BLACK, 1.5]]) { // seen on every colour
         context.strokeStyle = colour;
         context.lineWidth = line;
