@@ -60,17 +60,16 @@ def test_all_stages_of_the_shipped_model_are_pytorch_s(page, opened):
 def test_arrow_keys_go_from_stage_to_stage_and_enter_opens_one(page, opened, tiny_mixer):
     root = opened(explore(tiny_mixer(), grey()))
     mixings = [f"{kind} mixing of block {block}" for block in (0, 1) for kind in ("Token", "Channel")]
-    names = ["Image", "Patches", "Stem", *mixings, "Mean", "Head"]
-    buttons = root.get_by_role("button", name="opens its arithmetic")
-    assert buttons.evaluate_all("(all) => all.map((one) => one.ariaLabel)") == [
-        f"{name}, opens its arithmetic" for name in names
-    ]
+    opening = ["Image, opens a board to draw on", "Patches, opens them enlarged"]
+    opening += [f"{name}, opens its arithmetic" for name in ("Stem", *mixings, "Mean", "Head")]
+    buttons = root.get_by_role("button", name=", opens ")
+    assert buttons.evaluate_all("(all) => all.map((one) => one.ariaLabel)") == opening
     assert buttons.evaluate_all("(all) => all.filter((one) => one.tabIndex === 0).length") == 1
     focused = "document.activeElement.ariaLabel"
     buttons.first.focus()
-    for name in names[1:]:
+    for name in opening[1:]:
         page.keyboard.press("ArrowRight")
-        assert page.evaluate(focused) == f"{name}, opens its arithmetic"
+        assert page.evaluate(focused) == name
     page.keyboard.press("ArrowRight")  # the end
     assert page.evaluate(focused) == "Head, opens its arithmetic"
     page.keyboard.press("ArrowLeft")
@@ -83,7 +82,7 @@ def test_arrow_keys_go_from_stage_to_stage_and_enter_opens_one(page, opened, tin
     settle(root)
     assert state(page, "stage") == "" and page.evaluate(focused) == "Channel mixing of block 1, opens its arithmetic"
     page.keyboard.press("Home")
-    assert page.evaluate(focused) == "Image, opens its arithmetic"
+    assert page.evaluate(focused) == opening[0]
 
 
 def test_the_image_is_drawn_on_by_keys(page, opened, tiny_mixer):
