@@ -26,7 +26,7 @@ export function numbersHere(model) {
     const end = performance.now() + milliseconds;
     while (steps || waiting) {
       if (!steps) {
-        steps = mixer.steps(normalised(waiting, data), next);
+        steps = mixer.steps(fedWith(waiting, data), next);
         waiting = null;
       }
       if (steps.next().done) {
@@ -172,7 +172,7 @@ export function unitArithmetic(values, weights, column, bias, form) {
 }
 
 /** Light from 0 to 255, planes of channels -> what the model is fed with. */
-export function normalised(image, { image_shape, mean, std }) {
+export function fedWith(image, { image_shape, mean, std }) {
   const area = image_shape[1] * image_shape[2];
   return Float32Array.from(image, (light, i) => {
     const channel = Math.floor(i / area) % mean.length;

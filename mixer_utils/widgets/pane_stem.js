@@ -1,7 +1,7 @@
 // The pane of the stem: one patch times one filter, and all filters.
 
 import { cellOf, indexSlider, largest, range, segment } from "./kit.js";
-import { normalised } from "./numbers.js";
+import { fedWith } from "./numbers.js";
 import { pane, part, patchValues, roomIn, row, sentence, total } from "./panes.js";
 import { colouredPixels, paintValues, pixelCanvas, pointed, short, squares } from "./squares.js";
 
@@ -84,7 +84,7 @@ export function stemPane(view) {
     const patch = model.get("patch");
     const channel = model.get("channel");
     const [r, c] = cellOf(patch, grid[1]);
-    const fed = normalised(view.drawing.seen(), data);
+    const fed = fedWith(view.drawing.seen(), data);
     const own = Float32Array.from(range(channels * P * P), (i) => {
       const [y, x] = cellOf(i % (P * P), P);
       return fed[(Math.floor(i / (P * P)) * H + r * P + y) * W + c * P + x];

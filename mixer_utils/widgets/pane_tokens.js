@@ -1,6 +1,6 @@
 // The pane of token mixing: all units, one unit's arithmetic over the patches, and which patch moves which.
 
-import { choice, indexSlider, largest, make, set, unpack } from "./kit.js";
+import { choice, indexSlider, largest, make, unpack } from "./kit.js";
 import { unitArithmetic } from "./numbers.js";
 import { pane, patchValues, row, sentence } from "./panes.js";
 import { short } from "./squares.js";
