@@ -220,8 +220,8 @@ export function flow(view) {
     shown = next;
     const all = drawings(next);
     const mine = ++running;
-    element.dataset.running = String(run && !CALM.matches); // tests wait for its end
-    if (!run || CALM.matches) {
+    element.dataset.running = String(run && !isCalm()); // tests wait for its end
+    if (!run || isCalm()) {
       for (const [, one] of all) one();
       return;
     }
@@ -399,7 +399,11 @@ export function flow(view) {
 
 let pictures = 0; // on this page
 const OPENS = { image: "opens a board to draw on", patches: "opens them enlarged" };
-export const CALM = window.matchMedia("(prefers-reduced-motion: reduce)");
+/** Whether the reader wants nothing to move. */
+export function isCalm() {
+  return window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+}
+
 
 /** "Token mixing of block 1", "Stem". */
 function stageName(stage, block) {

@@ -6,7 +6,7 @@ import {
 import { softmax } from "./mixer.js";
 import { drawnImage, sameNumbers } from "./board.js";
 import { digitPercent, digitStarts } from "./digit.js";
-import { CALM, flow } from "./flow.js";
+import { flow, isCalm } from "./flow.js";
 import { mixing } from "./mixing.js";
 import { numbersHere, numbersThere } from "./numbers.js";
 import { headPane, meanPane } from "./pane_answer.js";
@@ -130,7 +130,7 @@ export function network(model, root) {
     }
     set(model, block === undefined ? { stage } : { stage, block });
     requestAnimationFrame(() => requestAnimationFrame(() => { // drawn by then
-      panes[stage]?.element.scrollIntoView({ block: "nearest", behavior: CALM.matches ? "auto" : "smooth" });
+      panes[stage]?.element.scrollIntoView({ block: "nearest", behavior: isCalm() ? "auto" : "smooth" });
     }));
   }
   function close() {

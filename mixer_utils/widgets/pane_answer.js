@@ -3,7 +3,7 @@
 import { choice, indexSlider, make, set } from "./kit.js";
 import { softmax } from "./mixer.js";
 import { digitPercent } from "./digit.js";
-import { pane, patchValues, row, sentence, total, vectorValues } from "./panes.js";
+import { pane, patchValues, row, sumLine, total, vectorValues } from "./panes.js";
 import { short } from "./squares.js";
 
 export function meanPane(view) {
@@ -13,7 +13,7 @@ export function meanPane(view) {
     trait: "channel", count: data.num_channels, under: view.under.channel, each: "channel",
   });
   const values = patchValues(view, { name: "values", title: "this channel in every patch" });
-  const said = sentence();
+  const said = sumLine();
   const shown = pane(view, "mean",
     row(indexSlider(model, "channel", "Channel", data.num_channels)), row(values.element, mean.element), said);
   shown.text.textContent =
@@ -36,7 +36,7 @@ export function headPane(view) {
   const few = data.num_classes <= 20;
   const list = make("table", { class: "mixer-classes" });
   const votes = patchValues(view, { name: "votes", title: "votes", said: "Its vote" });
-  const said = sentence();
+  const said = sumLine();
   const names = Object.fromEntries(data.class_names.map((name, k) => [k, name]));
   const shown = pane(view, "head",
     row(choice(model, "class_index", "Class", names)), row(list, votes.element), said);

@@ -2,7 +2,7 @@
 
 import { make } from "./kit.js";
 import { unitArithmetic } from "./numbers.js";
-import { pane, patchValues, row, sentence, vectorValues } from "./panes.js";
+import { pane, patchValues, row, sumLine, vectorValues } from "./panes.js";
 import { short } from "./squares.js";
 
 export function channelsPane(view) {
@@ -24,7 +24,7 @@ export function channelsPane(view) {
   };
   const over = patchValues(view, { name: "over", title: "this hidden unit in every patch" });
   const title = make("h4");
-  const said = sentence();
+  const said = sumLine();
   const same = make("p", { class: "mixer-caption" },
     "The weights are the same for every patch, and no patch sees another: choose another patch, and only the values " +
     "change.");

@@ -2,7 +2,7 @@
 
 import { cellOf, indexSlider, largest, range, segment } from "./kit.js";
 import { fedWith } from "./numbers.js";
-import { pane, part, patchValues, roomIn, row, sentence, total } from "./panes.js";
+import { pane, part, patchValues, roomIn, row, sumLine, total } from "./panes.js";
 import { colouredPixels, paintValues, pixelCanvas, pointed, short, squares } from "./squares.js";
 
 export function stemPane(view) {
@@ -15,7 +15,7 @@ export function stemPane(view) {
   const pixels = pixelMaps("pixels", "", "the patch's pixels, as the model is fed");
   const filter = pixelMaps("filter", "×", "the filter");
   const products = pixelMaps("products", "=", "products");
-  const said = sentence();
+  const said = sumLine();
   const over = patchValues(view, { name: "channel", title: "this channel of every token: the same filter everywhere" });
   const filters = numbers.filters && filterTiles();
   const content = [

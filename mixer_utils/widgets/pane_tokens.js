@@ -2,7 +2,7 @@
 
 import { choice, indexSlider, largest, make, unpack } from "./kit.js";
 import { unitArithmetic } from "./numbers.js";
-import { pane, patchValues, row, sentence } from "./panes.js";
+import { pane, patchValues, row, sumLine } from "./panes.js";
 import { short } from "./squares.js";
 
 export function tokensPane(view) {
@@ -21,7 +21,7 @@ export function tokensPane(view) {
   };
   const moves = patchValues(view, { name: "moves", title: "what moves the patch" });
   const moved = patchValues(view, { name: "moved", title: "what the patch moves" });
-  const said = sentence();
+  const said = sumLine();
   const title = make("h4");
   const arithmetic = make("div", {},
     title,

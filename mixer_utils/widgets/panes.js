@@ -35,7 +35,7 @@ export function part(sign, title, ...content) {
 }
 
 /** A sentence with numbers, below a step. */
-export function sentence() {
+export function sumLine() {
   return make("p", { class: "mixer-arithmetic" });
 }
 
