@@ -138,15 +138,13 @@ def pixels(locator):
 
 def colours_of(element):
     """The 256 colours of signed numbers in which the view that ``element`` lies in is drawn, int (256, 3)."""
-    theme = element.first.evaluate("(element) => element.closest('.mixer-view').dataset.theme")
+    theme = element.first.evaluate("(element) => element.closest('.mixer-view[data-theme]').dataset.theme")
     return signed_colours(theme == "dark").astype(int)
 
 
 def ink_of(element):
     """The colour of the text of the view that ``element`` lies in, int (3,)."""
-    ink = element.first.evaluate(
-        "(element) => getComputedStyle(element.closest('.mixer-view')).getPropertyValue('--mixer-ink')"
-    )
+    ink = element.first.evaluate("(element) => getComputedStyle(element).getPropertyValue('--mixer-ink')")
     return np.array([int(ink[at : at + 2], 16) for at in (1, 3, 5)])
 
 
