@@ -122,6 +122,11 @@ def show_view(page, view, folder):
     return page.locator(".mixer-view")
 
 
+def start_all(page):
+    """Draws all views of a page without a kernel, as if all had been scrolled to."""
+    page.evaluate("mixerViews.then((all) => Promise.all([...all.values()].map((one) => one.start()))).then(() => null)")
+
+
 def screenshot(page_or_locator, name):
     """Saves what is seen as build/screenshots/NAME.png; returns that path."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
