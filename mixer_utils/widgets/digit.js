@@ -352,11 +352,11 @@ export function digit(model, root) {
   const again = drawnFrom(model, ["pixels", "hidden", "channel", "show", "patch"], root, draw);
 }
 
-function digitSame(a, b) {
+export function digitSame(a, b) {
   return a.length === b.length && a.every((value, i) => value === b[i]);
 }
 
-function digitPercent(probability) {
+export function digitPercent(probability) {
   return `${(100 * probability).toFixed(1)} %`;
 }
 
@@ -375,7 +375,7 @@ function digitBar() {
 }
 
 /** The list of images to start from, in groups. */
-function digitStarts(model, starts) {
+export function digitStarts(model, starts) {
   const select = make("select", { "data-trait": "start" }, make("option", { value: -1 }, "my drawing"));
   for (const group of new Set(starts.map((start) => start.group))) {
     const own = range(starts.length).filter((i) => starts[i].group === group);
@@ -390,7 +390,7 @@ function digitStarts(model, starts) {
 }
 
 /** One stroke of the pen, from (row, column) to another: about 2 pixels wide, its edge soft, as in MNIST. */
-function digitStroke(image, H, W, [fromY, fromX], [toY, toX], erase) {
+export function digitStroke(image, H, W, [fromY, fromX], [toY, toX], erase) {
   const radius = erase ? 2 : 1.1;
   const dy = toY - fromY;
   const dx = toX - fromX;
@@ -409,7 +409,7 @@ function digitStroke(image, H, W, [fromY, fromX], [toY, toX], erase) {
 }
 
 /** The image moved by whole pixels so that its centre of mass is in the middle, as MNIST's are. */
-function digitCentred(image, H, W) {
+export function digitCentred(image, H, W) {
   let mass = 0;
   let massY = 0;
   let massX = 0;
@@ -436,7 +436,7 @@ function digitGrey(image, H, W) {
   return canvas;
 }
 
-function digitHatch(context, x, y, size) {
+export function digitHatch(context, x, y, size) {
   context.save();
   context.beginPath();
   context.rect(x, y, size, size);
