@@ -6,13 +6,14 @@ import { influence } from "./influence.js";
 import { digit } from "./digit.js";
 import { embedding } from "./embedding.js";
 import { training } from "./training.js";
+import { learn } from "./learn.js";
 
-const VIEWS = { mixing, influence, digit, embedding, training };
+const VIEWS = { mixing, influence, digit, embedding, training, learn };
 
 export function render({ model, el }) {
   const root = make("div");
   el.append(root);
-  VIEWS[model.get("view")](model, root);
+  return VIEWS[model.get("view")](model, root); // what is left to stop when the view is closed, if anything
 }
 
 export default { render };
