@@ -10,6 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from mixer_utils.plotting import COLOURS, COUNTED, SIGNED
+from mixer_utils.widgets.base import signed_colours
 
 ROOT = Path(__file__).parent.parent
 # What readers without one kind of cone see, in linear RGB: Machado, Oliveira and Fernandes 2009, severity 1,
@@ -55,6 +56,34 @@ def test_in_maps_of_weights_the_size_is_the_lightness_and_the_sign_is_seen_by_ev
     assert lightness[50] > 95 and (np.diff(lightness[5:51]) > 0).all() and (np.diff(lightness[50:96]) < 0).all()
     for distance in (15, 25, 50):  # from the middle
         assert np.linalg.norm(seen[50 - distance] - seen[50 + distance]) > 20
+
+
+@pytest.mark.parametrize("reader", SEEN_BY)
+def test_in_the_dark_the_size_is_the_lightness_and_the_sign_is_seen_by_every_reader(reader):
+    seen = lab(signed_colours(dark=True) / 255, SEEN_BY[reader])
+    below, above = seen[127::-1], seen[128:]  # from the middle outwards
+    for side in (below, above):
+        assert side[0, 0] < 17 and side[-1, 0] > 77
+        assert (side[4:, 0] > side[:-4, 0]).all()
+    for distance in (38, 64, 127):
+        assert np.linalg.norm(below[distance] - above[distance]) > 35
+    assert np.abs(below[:, 0] - above[:, 0]).max() < 12  # a value and its opposite are about as light
+
+
+def test_in_the_dark_equal_steps_of_a_value_look_equally_large():
+    seen = lab(signed_colours(dark=True) / 255)
+    steps = np.linalg.norm(seen[16:] - seen[:-16], axis=1)
+    across = np.abs(np.arange(len(steps)) - 120) < 12  # over the middle, where the colour turns
+    assert steps[~across].max() < 1.25 * steps[~across].min()
+    assert steps.min() > 8
+
+
+def test_in_the_dark_the_order_is_that_of_the_figures_blue_below_zero_and_red_above():
+    for dark in (False, True):
+        red, _, blue = signed_colours(dark).astype(int).T
+        assert (blue[:100] > red[:100] + 10).all() and (red[156:] > blue[156:] + 10).all()
+    assert np.ptp(signed_colours(dark=True)[127:129], axis=1).max() < 12  # zero is grey, near the paper
+    assert signed_colours(dark=True)[127:129].max() < 50
 
 
 @pytest.mark.parametrize("reader", SEEN_BY)

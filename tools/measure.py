@@ -6,7 +6,8 @@ Validation chooses, the test images are read once per seed at the end.
     python tools/measure.py quick minute        these recipes, five seeds each
     python tools/measure.py full                the recipe `full`, three seeds (on a CPU one: a run is 15 minutes)
     python tools/measure.py pretrained          the same, and its first model becomes the one in mixer_utils/weights
-    python tools/measure.py recorded            `minute` with snapshots, on the CPU: the run in mixer_utils/weights
+    python tools/measure.py mixing              three seeds of `mixing` and one on Fashion-MNIST: their accuracy and how
+                                                much structure their maps have; models and recorded run ship
     python tools/measure.py baselines choices   `minute` against other models, and with one choice changed
     python tools/measure.py photographs         the shipped model on digits redrawn as people's pictures, of every kind
 
@@ -26,17 +27,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for benchmark
 
 from benchmarks import drawn
 from benchmarks.provenance import write_result
-from mixer_utils import RECIPES, Snapshots, baselines, evaluate, load_dataset, load_pretrained, train
+from mixer_utils import RECIPES, Snapshots, baselines, evaluate, load_dataset, load_pretrained, mixing, train
 from mixer_utils.__main__ import SURE
-from mixer_utils.checkpoints import PRETRAINED, read_tensors, write_tensors
+from mixer_utils.checkpoints import PRETRAINED, load_checkpoint, read_tensors, write_tensors
 from mixer_utils.data import DataError, read_image
 from mixer_utils.evaluation import predict_logits
 from mixer_utils.model import count_parameters
 from mixer_utils.snapshots import RECORDED_RUN
 from mixer_utils.training import mixer_for
+from mixer_utils.widgets import untrained
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 SEEDS = [0, 1, 2, 3, 4]
+FOURTEEN = [("mnist-14x14", "mnist", 0), ("mnist-14x14/1", "mnist", 1), ("mnist-14x14/2", "mnist", 2),
+            ("fashion-14x14", "fashion-mnist", 0)]  # names in PRETRAINED  # fmt: skip
 RATES = [3e-3, 6e-3, 1.2e-2, 2.4e-2, 4.8e-2]
 GPU = torch.cuda.is_available()
 
@@ -85,12 +89,75 @@ def pretrained():
     save("pretrained-mnist", {"made_by": made_by, "seeds": [0], "metrics": metrics})
 
 
-def recorded():
-    """Seed 0 of `minute` once more, with snapshots: the run that ships. Always on the CPU, as most people train it."""
-    snapshots = Snapshots(60)
-    train("minute", seed=0, device="cpu", progress=False, snapshots=snapshots)
-    snapshots.save(RECORDED_RUN)
-    print(f"recorded: {snapshots.validation_accuracy[-1]:.2%} on the validation images", flush=True)
+def mixing_weights():
+    """Three seeds of `mixing` and one on Fashion-MNIST: accuracy, and how much structure their maps have.
+
+    The models ship, and the first one's run. A run that was cut goes on where it was: its files are in build/mixing.
+    """
+    runs = {name: mixing_run(dataset, seed, PRETRAINED[name]) for name, dataset, seed in FOURTEEN}
+    columns = {key: [run[key] for name, run in runs.items() if "mnist-14x14" in name] for key in (
+        "accuracy", "validation_accuracy", "train_seconds")}  # fmt: skip
+    structures = {
+        when: over_seeds([run["structure"][when] for name, run in runs.items() if "mnist-14x14" in name])
+        for when in ("trained", "before training")
+    }
+    save("mixing", {
+        "seeds": SEEDS[:3], "recipe": dataclasses.asdict(RECIPES["mixing"]), "summary": summaries(columns),
+        "structure": structures, "runs": runs,
+    })  # fmt: skip
+
+
+def mixing_run(dataset, seed, path):
+    """Train `mixing` on a data set, store the model in half precision at ``path``, and say what came out."""
+    data = load_dataset(dataset)
+    recipe = dataclasses.replace(RECIPES["mixing"], dataset=dataset)
+    out = Path("build/mixing") / f"{dataset}-{seed}"
+    snapshots = Snapshots(24) if (dataset, seed) == ("mnist", 0) else None
+    _, history = train(recipe, data=data, seed=seed, out=out, progress=False, snapshots=snapshots, resume=out.exists())
+    tensors, about = read_tensors(out / "model.safetensors")
+    write_tensors(path, {name: tensor.half() for name, tensor in tensors.items()}, about)
+    if snapshots is not None and snapshots.steps[0] == 0:  # a resumed run holds only its end
+        snapshots.save(RECORDED_RUN)
+    model = load_checkpoint(path)
+    found = {
+        "dataset": dataset, "seed": seed, "num_parameters": count_parameters(model),
+        "accuracy": evaluate(model, data).accuracy, "validation_accuracy": history.epochs["validation_accuracy"][-1],
+        "train_seconds": about["train_seconds"],
+        "structure": {"trained": structure(model), "before training": structure(untrained(model))},
+    }  # fmt: skip
+    print(f"mixing, {dataset}, seed {seed}: {found['accuracy']:.2%} in {found['train_seconds']:.0f} s", flush=True)
+    return found
+
+
+def structure(model):
+    """Of every block, what its units read and write: each figure's mean over the units, and its standard deviation."""
+    grid = mixing.patch_grid(model)
+    blocks = []
+    for reads, writes in mixing.unit_maps(model).numpy():
+        block = {}
+        for side, maps in {"reads": reads, "writes": writes}.items():
+            figures = {
+                "morans_i": mixing.morans_i(maps, grid),
+                "low_frequency_share": mixing.low_frequency_share(maps, grid),
+                "participation_ratio": mixing.participation_ratio(maps),
+            }
+            block[side] = {name: float(values.mean()) for name, values in figures.items()}
+            block[side] |= {f"std_of_{name}": float(values.std(ddof=1)) for name, values in figures.items()}
+            block[side]["pairs_alike"], block[side]["pairs_opposite"] = mixing.alike_and_opposite(maps)
+        blocks.append(block)
+    return blocks
+
+
+def over_seeds(structures):
+    """``summaries`` over the seeds of every figure in several models' ``structure``."""
+    blocks = range(len(structures[0]))
+    return [
+        {
+            side: summaries({name: [found[k][side][name] for found in structures] for name in structures[0][k][side]})
+            for side in ("reads", "writes")
+        }
+        for k in blocks
+    ]
 
 
 def compare(variants, data, seeds):
@@ -228,7 +295,7 @@ MEASUREMENTS = {
     "minute": lambda: seeds_of("minute", SEEDS),
     "full": full,
     "pretrained": pretrained,
-    "recorded": recorded,
+    "mixing": mixing_weights,
     "baselines": measure_baselines,
     "choices": choices,
     "photographs": photographs,

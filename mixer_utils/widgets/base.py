@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import torch
 import traitlets
+from matplotlib.colors import LinearSegmentedColormap
 
 from mixer_utils import plotting
 from mixer_utils.data import load_dataset
@@ -21,6 +22,12 @@ from mixer_utils.widgets import front_end
 
 MOST_SENT = 10_000_000  # bytes a view sends to the browser
 DTYPES = ("float16", "float32", "int32", "int16", "uint8")  # that the front-end unpacks
+# Below zero blue, above zero red, zero as dark as the paper: a curve in CIELAB, from (L, C, h) (84, 27, 245) over
+# (48, 74, 272) to (15, 3, 260), and on over (46, 84, 32) to (84, 30, 62), in equal steps; two Bézier curves.
+DARK_SIGNED = (
+    *("#99daff", "#79c4fa", "#53aaed", "#268bd3", "#026dae", "#125487", "#1f4165", "#233246", "#23262a"),
+    *("#402b2b", "#5d302d", "#7d3832", "#a1473b", "#ca634f", "#e8886b", "#f7a986", "#fcc7a0"),
+)
 SORTS = ("norm", "frequency", "pairs", "number")  # orders of a block's units
 
 
@@ -130,10 +137,15 @@ def packed_mixer(model):
     }
 
 
-def signed_colours():
-    """The 256 colours of signed numbers, as in the figures: uint8 (256, 3)."""
-    colours = matplotlib.colormaps[plotting.SIGNED](np.arange(256))[:, :3]
-    return (colours * 255).round().astype(np.uint8)
+def signed_colours(dark=False):
+    """The 256 colours of signed numbers, uint8 (256, 3): those of the figures, or in the dark those of DARK_SIGNED."""
+    table = LinearSegmentedColormap.from_list("dark", DARK_SIGNED) if dark else matplotlib.colormaps[plotting.SIGNED]
+    return (table(np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+
+
+def packed_colours():
+    """The colours of signed numbers as the front-end's ``colourTable`` takes them: light, then dark, (2, 256, 3)."""
+    return packed(np.stack([signed_colours(), signed_colours(dark=True)]))
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 // View 3: an image to draw on, the model's forward pass at every stroke, and the answer.
 
 import {
-  arrow, cellOf, choice, claim, clamp, colourTable, css, drawnFrom, frame, indexSlider, labelled, largest,
+  BLACK, WHITE, arrow, cellOf, choice, claim, clamp, colourTable, css, drawnFrom, frame, indexSlider, labelled, largest,
   legend, make, mapCanvas, neighbour, onCanvas, panel, patchIn, place, pointer, range, segment, set, signed,
-  unpack,
+  theme, unpack,
 } from "./kit.js";
 import { Mixer } from "./mixer.js";
 
@@ -14,8 +14,8 @@ export function digit(model, root) {
   const { S, C } = mixer;
   const P = mixer.config.patch_size;
   const [rows, columns] = mixer.grid;
-  const table = colourTable(data.colours);
-  const above = table.map((_, i) => table[128 + (i >> 1)]); // norms are never negative: the half above zero
+  const table = colourTable(data.colours, root);
+  const above = new Uint32Array(256); // norms are never negative: the half above zero
   const examples = data.starts.length ? unpack(data.examples).values : new Uint8Array(0);
   const stages = ["stem", ...range(mixer.config.num_blocks).map((block) => `block ${block}`)];
   const answers = Math.min(data.class_names.length, 10); // as many as have a bar
@@ -122,7 +122,7 @@ export function digit(model, root) {
       context.drawImage(drawn, 0, 0, board.width, board.height);
       context.scale(ratio, ratio);
       for (const s of found.hidden) digitHatch(context, ...corner(s, onBoard), onBoard.size);
-      context.strokeStyle = "#4d8fcc";
+      context.strokeStyle = theme().accent;
       for (let r = 1; r < rows; r++) context.strokeRect(-1, r * P * side, W * side + 2, H * side);
       for (let c = 1; c < columns; c++) context.strokeRect(c * P * side, -1, W * side, H * side + 2);
       if (keys) drawPen(context);
@@ -130,9 +130,8 @@ export function digit(model, root) {
   }
 
   function drawPen(context) {
-    const colour = stroke ? "#ff9d00" : "#ffd27f";
     const radius = side * (stroke ? 0.8 : 1.4);
-    for (const [strokeStyle, lineWidth] of [["#000", 4], [colour, 2]]) {
+    for (const [strokeStyle, lineWidth] of [[BLACK, 4], [stroke ? theme().mark : WHITE, 2]]) {
       Object.assign(context, { strokeStyle, lineWidth });
       context.beginPath();
       context.arc(pen[1] * side, pen[0] * side, radius, 0, 7);
@@ -151,15 +150,17 @@ export function digit(model, root) {
         const [x, y] = corner(s, inPieces);
         context.drawImage(given, column * P, row * P, P, P, x, y, size, size);
         if (found.hidden.has(s)) digitHatch(context, x, y, size);
-        if (s === model.get("patch")) digitOutline(context, x, y, size, "#d55e00");
+        if (s === model.get("patch")) digitOutline(context, x, y, size, theme().mark);
       }
     });
   }
 
   function drawMaps(grids) {
     const top = largest(grids.flat());
+    above.set(table.map((_, i) => table[128 + (i >> 1)]));
     for (const [name, key] of Object.entries(keyOf)) key.root.hidden = name !== model.get("show");
     keyOf.channel.show(top);
+    keyOf.norm.show(top);
     keyOf.norm.root.firstChild.textContent = "0";
     keyOf.norm.root.lastChild.textContent = top.toPrecision(3);
     maps.forEach((map, i) => {
@@ -170,7 +171,7 @@ export function digit(model, root) {
           context.fillStyle = css(table[place(value, top)]);
           context.fillRect(...corner(s, inMap), cell, cell);
         });
-        digitOutline(context, ...corner(model.get("patch"), inMap), cell, "#000");
+        digitOutline(context, ...corner(model.get("patch"), inMap), cell, theme().ink);
       });
     });
   }
@@ -440,7 +441,7 @@ function digitHatch(context, x, y, size) {
   context.beginPath();
   context.rect(x, y, size, size);
   context.clip();
-  for (const [strokeStyle, lineWidth] of [["#000", 4], ["#f0a030", 2]]) {
+  for (const [strokeStyle, lineWidth] of [[BLACK, 4], [theme().mark, 2]]) {
     Object.assign(context, { strokeStyle, lineWidth });
     context.beginPath();
     for (let at = -size; at < size; at += 9) {

@@ -16,9 +16,9 @@ from mixer_utils.widgets.base import (
     check_model,
     choice,
     packed,
+    packed_colours,
     packed_mixer,
     room,
-    signed_colours,
 )
 
 MOST_TRIED = 2000  # test images in which mistakes are looked for: a second's work for the shipped model
@@ -83,7 +83,7 @@ class DigitView(View):
                 "note": note,
                 "num_patches": model.num_tokens,
                 "num_channels": model.config["hidden_dim"],
-                "colours": packed(signed_colours()),
+                "colours": packed_colours(),
                 "starts": starts,
                 "examples": packed(images),
             },

@@ -2,7 +2,7 @@
 
 import {
   arrow, cellOf, choice, clamp, colourTable, drawnFrom, frame, indexSlider, labelled, largest, legend, make,
-  mapCanvas, onCanvas, panel, place, pointer, range, segment, set, signed, slider, unpack,
+  mapCanvas, onCanvas, onTheme, panel, place, pointer, range, segment, set, signed, slider, theme, unpack,
 } from "./kit.js";
 import { tileGrid } from "./tiles.js";
 
@@ -18,7 +18,7 @@ export function embedding(model, root) {
   const { costs } = data;
   const own = costs.find((cost) => cost.patch_size === P);
   const sizes = costs.map((cost) => cost.patch_size);
-  const table = colourTable(data.colours);
+  const table = colourTable(data.colours, root);
   const key = channels === 1 ? legend(table) : embeddingLegend();
   const bias = unpack(data.bias).values;
   const filters = unpack(data.filters).values;
@@ -128,6 +128,7 @@ export function embedding(model, root) {
     hover: (found) => hover(found && sayFilter(found.item)),
   });
   let painted = null; // whether the sheet has all filters on one scale
+  onTheme(root, () => (painted = null));
 
   function paintSheet(shared) {
     const tops = range(C).map((filter) => (shared ? widest : largest(filterOf(filter))));
@@ -160,7 +161,7 @@ export function embedding(model, root) {
         if (at >= k) return;
         // A long line under a filter that is used, a dot where it adds nothing to the ones before.
         const long = ranks[at + 1] > ranks[at] ? tile : 2;
-        context.fillStyle = "#000";
+        context.fillStyle = theme().ink;
         context.fillRect(x * ratio, (y + tile + 1) * ratio, long * ratio, 2 * ratio);
       });
     });
@@ -285,8 +286,9 @@ export function embedding(model, root) {
     onCanvas(curve, 280, 150, (context, ratio) => {
       context.scale(ratio, ratio);
       context.font = "12px system-ui, sans-serif";
-      context.fillStyle = "#444";
-      context.strokeStyle = "#888";
+      const { ink, muted, edge, accent } = theme();
+      context.fillStyle = muted;
+      context.strokeStyle = edge;
       context.strokeRect(left, low, right - left, 0);
       context.textAlign = "right";
       context.fillText(errorAt(0).toPrecision(3), left - 5, 14);
@@ -294,12 +296,12 @@ export function embedding(model, root) {
       context.textAlign = "center";
       context.fillText(String(last), x(last) - 4, 144);
       context.fillText("0", left, 144);
-      context.strokeStyle = "#0072b2";
+      context.strokeStyle = accent;
       context.lineWidth = 2;
       context.beginPath();
       for (let count = 0; count <= last; count++) context.lineTo(x(count), y(count));
       context.stroke();
-      context.fillStyle = "#000";
+      context.fillStyle = ink;
       context.beginPath();
       context.arc(x(k), y(k), 5, 0, 7);
       context.fill();

@@ -16,6 +16,7 @@ from mixer_utils.widgets.base import (
     choice,
     example_images,
     packed,
+    packed_colours,
     room,
     signed_colours,
 )
@@ -84,7 +85,7 @@ class EmbeddingView(View):
                 "mean": mean,
                 "std": std,
                 "images": packed(images),
-                "colours": packed(signed_colours()),
+                "colours": packed_colours(),
                 "filters": packed(self.filters, dtype),
                 "bias": packed(model.stem.proj.bias.detach().float().cpu().numpy()),
                 "frequencies": packed(found, "float32"),

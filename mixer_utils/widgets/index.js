@@ -1,6 +1,6 @@
 // Every view by name, and anywidget's way in.
 
-import { make } from "./kit.js";
+import { make, wearTheme } from "./kit.js";
 import { mixing } from "./mixing.js";
 import { influence } from "./influence.js";
 import { digit } from "./digit.js";
@@ -13,7 +13,12 @@ const VIEWS = { mixing, influence, digit, embedding, training, learn };
 export function render({ model, el }) {
   const root = make("div");
   el.append(root);
-  return VIEWS[model.get("view")](model, root); // what is left to stop when the view is closed, if anything
+  const endTheme = wearTheme(root);
+  const stop = VIEWS[model.get("view")](model, root); // of a view that works in the background
+  return () => { // anywidget calls it when the view is closed
+    endTheme();
+    stop?.();
+  };
 }
 
 export default { render };

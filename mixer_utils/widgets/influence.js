@@ -1,8 +1,9 @@
 // View 2: which patches talk to which for one image, the units that make it so, and one unit's arithmetic.
 
 import {
-  arrow, cellOf, choice, clamp, colourTable, css, drawnFrom, fillMap, frame, indexSlider, largest, legend,
-  make, mapCanvas, neighbour, onCanvas, panel, patchIn, place, pointer, range, segment, set, signed, unpack,
+  BLACK, WHITE, arrow, cellOf, choice, clamp, colourTable, css, drawnFrom, fillMap, frame, indexSlider, largest, legend,
+  make, mapCanvas, neighbour, onCanvas, panel, patchIn, place, pointer, range, readableOn, segment, set, signed, theme,
+  unpack,
 } from "./kit.js";
 import { gelu, geluOf, left, Mixer, sum } from "./mixer.js";
 import { tileGrid } from "./tiles.js";
@@ -15,7 +16,7 @@ export function influence(model, root) {
   const units = data.num_units;
   const source = data.mixer ? influenceComputed(data) : influenceSent(data);
   const pictures = unpack(data.images).values;
-  const table = colourTable(data.colours);
+  const table = colourTable(data.colours, root);
   const key = legend(table);
   const longer = Math.max(rows, columns);
   const numbers = longer <= 7; // whether they stand in the squares
@@ -145,7 +146,7 @@ export function influence(model, root) {
   /** A black line on a white one around a patch; `side` is its side in CSS pixels. */
   function outline(context, patch, side, ratio) {
     const [row, column] = cellOf(patch, columns);
-    for (const [colour, line] of [["#fff", 4], ["#000", 2]]) {
+    for (const [colour, line] of [[WHITE, 4], [BLACK, 2]]) {
       context.strokeStyle = colour;
       context.lineWidth = line * ratio;
       context.strokeRect(column * side * ratio, row * side * ratio, side * ratio, side * ratio);
@@ -166,7 +167,7 @@ export function influence(model, root) {
         context.fillStyle = css(colour);
         context.fillRect(edge(column), edge(row), edge(column + 1) - edge(column), edge(row + 1) - edge(row));
         if (!numbers) return;
-        context.fillStyle = influenceLight(colour) > 140 ? "#000" : "#fff";
+        context.fillStyle = readableOn(colour);
         const text = influenceWritten(value, digits);
         context.fillText(text, (column + 0.5) * side * ratio, (row + 0.5) * side * ratio);
       });
@@ -201,7 +202,7 @@ export function influence(model, root) {
         }
       }
       context.putImageData(picture, 0, 0);
-      context.fillStyle = "#8888";
+      context.fillStyle = `${theme().edge}88`; // half seen through
       const edge = (i) => Math.round(i * large * ratio);
       for (let i = 1; i < columns; i++) context.fillRect(edge(i), 0, 1, high);
       for (let i = 1; i < rows; i++) context.fillRect(0, edge(i), wide, 1);
@@ -321,10 +322,6 @@ function influenceSize(value) {
 function influenceWritten(value, digits) {
   const text = value.toFixed(digits);
   return text.replace("-", Number(text) ? "−" : "");
-}
-
-function influenceLight(colour) {
-  return 0.3 * (colour & 255) + 0.59 * ((colour >> 8) & 255) + 0.11 * ((colour >> 16) & 255);
 }
 
 /** Products of I + J over the blocks so far, as mixing.composed. */

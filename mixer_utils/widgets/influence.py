@@ -14,9 +14,9 @@ from mixer_utils.widgets.base import (
     choice,
     example_images,
     packed,
+    packed_colours,
     packed_mixer,
     room,
-    signed_colours,
 )
 
 
@@ -83,7 +83,7 @@ class InfluenceView(View):
                 "images": packed(self.images),
                 "mean": mean,
                 "std": std,
-                "colours": packed(signed_colours()),
+                "colours": packed_colours(),
                 **sent,
             }
         )

@@ -78,7 +78,7 @@ export function set(model, values) {
   model.save_changes();
 }
 
-/** Call `draw` at the next frame after any of these traits changed, once however many changed; and once now. */
+/** Call `draw` at the next frame after any of these traits or the theme changed, once however many did; and once now. */
 export function drawnFrom(model, names, root, draw) {
   let asked = false;
   const now = () => {
@@ -91,6 +91,7 @@ export function drawnFrom(model, names, root, draw) {
     asked = true;
   };
   for (const name of names) model.on(`change:${name}`, ask);
+  onTheme(root, ask);
   now();
   return ask;
 }
@@ -161,17 +162,120 @@ export function panel(title, ...content) {
   return make("figure", { class: "mixer-panel" }, make("figcaption", {}, title), ...content);
 }
 
+// --- light and dark --------------------------------------------------------------------------------------------------
+
+// As CSS these are --mixer-ink and so on, on every view. Text is ink or muted, on paper or fill.
+const PALETTES = {
+  light: {
+    dark: false,
+    ink: "#1a1a1a",
+    muted: "#474747",
+    paper: "#ffffff",
+    fill: "#f1f1f1", // of buttons, and where a bar is not
+    line: "#cccccc", // between parts, behind curves
+    edge: "#828282", // of controls and maps
+    accent: "#0072b2",
+    mark: "#d55e00", // what is chosen or hidden, on pictures
+  },
+  dark: {
+    dark: true,
+    ink: "#e9e7e4",
+    muted: "#b9bcc0",
+    paper: "#1d2024",
+    fill: "#2d3136",
+    line: "#484d53",
+    edge: "#757a81",
+    accent: "#56b4f0",
+    mark: "#d55e00",
+  },
+};
+
+// Pictures are black and white in any theme, and so is what is written on a colour of a map.
+export const BLACK = "#000";
+export const WHITE = "#fff";
+
+/** Whether the page around is dark, as far as it says so in its kind's own way; else what the reader's system prefers. */
+function isDark() {
+  const html = document.documentElement;
+  const { dataset, classList } = document.body;
+  const isOneOf = (...names) => names.some((name) => classList.contains(name));
+  if (["light", "dark"].includes(html.dataset.theme)) return html.dataset.theme === "dark"; // Sphinx
+  if (dataset.jpThemeLight) return dataset.jpThemeLight === "false"; // JupyterLab and Notebook 7
+  if (isOneOf("vscode-light", "vscode-high-contrast-light")) return false;
+  if (isOneOf("vscode-dark", "vscode-high-contrast")) return true;
+  if (html.hasAttribute("theme") || window.google?.colab) return html.getAttribute("theme") === "dark"; // Colab
+  return PREFERS_DARK.matches;
+}
+
+const PREFERS_DARK = globalThis.matchMedia?.("(prefers-color-scheme: dark)");
+const THEMED = new Map(); // the element of a view -> what hears of another theme
+let palette = null; // null until the first view looks
+
+/** The colours at hand, those of PALETTES, and whether they are `dark`. */
+export function theme() {
+  return palette;
+}
+
+/** Puts the theme's colours on the element of a view, now and at every change. Returns a function that ends it. */
+export function wearTheme(root) {
+  if (palette === null) followSurroundings();
+  onTheme(root, () => putOn(root));
+  putOn(root);
+  return () => THEMED.delete(root);
+}
+
+/** Call `callback` after another theme has been put on the view. */
+export function onTheme(root, callback) {
+  if (!THEMED.has(root)) THEMED.set(root, []);
+  THEMED.get(root).push(callback);
+}
+
+function putOn(root) {
+  const { dark, ...colours } = palette;
+  root.dataset.theme = dark ? "dark" : "light";
+  root.style.colorScheme = root.dataset.theme; // of sliders, boxes and scroll bars
+  for (const [name, colour] of Object.entries(colours)) root.style.setProperty(`--mixer-${name}`, colour);
+}
+
+function followSurroundings() {
+  const look = () => {
+    const found = isDark() ? PALETTES.dark : PALETTES.light;
+    if (found === palette) return;
+    palette = found;
+    for (const callbacks of THEMED.values()) {
+      for (const callback of callbacks) callback();
+    }
+  };
+  const watcher = new MutationObserver(look);
+  const attributeFilter = ["class", "theme", "data-theme", "data-jp-theme-light"];
+  for (const element of [document.documentElement, document.body]) watcher.observe(element, { attributeFilter });
+  PREFERS_DARK.addEventListener("change", look);
+  look();
+}
+
 // --- colours ---------------------------------------------------------------------------------------------------------
 
-/** Python sends matplotlib's RdBu_r as 256 RGB triples: the same colours in figures and in views. */
-export function colourTable(packed) {
+/** The colours of signed numbers, of Python's 2 x 256 RGB triples, light and dark, those of the theme; kept up to date. */
+export function colourTable(packed, root) {
   const { values } = unpack(packed);
   const table = new Uint32Array(256);
-  for (let i = 0; i < 256; i++) {
-    const [red, green, blue] = segment(values, i, 3);
-    table[i] = (255 << 24) | (blue << 16) | (green << 8) | red;
-  }
+  const fill = () => {
+    const colours = segment(values, theme().dark ? 1 : 0, 3 * 256);
+    for (let i = 0; i < 256; i++) {
+      const [red, green, blue] = segment(colours, i, 3);
+      table[i] = (255 << 24) | (blue << 16) | (green << 8) | red;
+    }
+  };
+  onTheme(root, fill);
+  fill();
   return table;
+}
+
+/** Black or white, whichever is better read on a colour of a table: the contrast is 4.5 or more on any. */
+export function readableOn(colour) {
+  const linear = (level) => (level <= 10 ? level / 3295 : ((level / 255 + 0.055) / 1.055) ** 2.4);
+  const [red, green, blue] = [0, 8, 16].map((shift) => linear((colour >> shift) & 255));
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? BLACK : WHITE;
 }
 
 /** The place in the table of a value between -scale and +scale. */
@@ -185,12 +289,13 @@ export function css(colour) {
 
 /** A strip from -scale to +scale; show(scale) writes the ends, show(null) says that each map has its own scale. */
 export function legend(table) {
-  const stops = range(17).map((i) => css(table[Math.round((255 * i) / 16)]));
-  const strip = make("i", { style: `background: linear-gradient(to right, ${stops.join(", ")})` });
+  const strip = make("i");
   const low = make("span");
   const high = make("span");
   const root = make("span", { class: "mixer-legend" }, low, strip, high);
   const show = (scale) => {
+    const stops = range(17).map((i) => css(table[Math.round((255 * i) / 16)]));
+    strip.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
     low.textContent = scale == null ? "below zero" : signed(-scale);
     high.textContent = scale == null ? "above zero, each map on its own scale" : signed(scale);
   };

@@ -2,7 +2,7 @@
 
 import {
   choice, colourTable, drawnFrom, fillMap, frame, indexSlider, labelled, largest, legend, make, onCanvas, onWidth,
-  panel, range, segment, set, tick, unpack,
+  panel, range, segment, set, theme, tick, unpack,
 } from "./kit.js";
 import { grouped } from "./training.js";
 
@@ -174,10 +174,9 @@ export function learn(model, root) {
     const scale = Math.max(largest(now), largest(first)); // one for both, so that they can be compared
     const ratio = window.devicePixelRatio || 1;
     const gap = Math.round(6 * ratio);
-    const most = room > 400 ? 8 : 6;
-    const across = Math.min(units, most);
-    const side = Math.max(1, Math.min(Math.round(56 / columns * ratio),
-      Math.floor(((room * ratio + gap) / across - gap) / columns)));
+    const across = Math.min(units, room > 400 ? 6 : 4);
+    const fitting = Math.floor(((room * ratio + gap) / across - gap) / columns);
+    const side = Math.max(1, Math.min(fitting, Math.round((72 / columns) * ratio))); // of a square
     const width = across * (columns * side + gap) - gap;
     const height = Math.ceil(units / across) * (rows * side + gap) - gap;
     onCanvas(maps, width / ratio, height / ratio, (context) => {
@@ -198,16 +197,11 @@ export function learn(model, root) {
   }
 
   function drawCurves(width) {
-    const colours = {
-      ink: colourOf(root, "ink", "#1a1a1a"),
-      line: colourOf(root, "line", "#cccccc"),
-      accent: colourOf(root, "accent", "#0072b2"),
-    };
     const shares = run.evaluations.map(({ step, accuracy: share }) => [step, 100 * share]);
     const smooth = smoothed(run.losses, 20).map((loss, i) => [i, loss]);
     const raw = run.losses.map((loss, i) => [i, loss]);
     const most = Math.max(1, Math.ceil(Math.max(0, ...run.losses.slice(0, 20))));
-    const axis = { width, steps: run.steps, colours };
+    const axis = { width, steps: run.steps };
     drawCurve(accuracy, { ...axis, height: 150, top: 100, unit: " %", points: shares, dots: true });
     drawCurve(losses, { ...axis, height: 130, top: most, unit: "", points: smooth, behind: raw });
     const said = shares.length ? `${percentOf(latest().accuracy)} after step ${latest().step}` : "not measured yet";
@@ -324,17 +318,14 @@ function smoothed(values, size) {
   });
 }
 
-function colourOf(root, name, fallback) {
-  return getComputedStyle(root).getPropertyValue(`--mixer-${name}`).trim() || fallback;
-}
-
 function percentOf(share) {
   return `${(100 * share).toFixed(1)} %`;
 }
 
 /** Points [step, value] as a line over the whole run, values from 0 to `top`; `behind` is a thin line under it. */
-function drawCurve(canvas, { width, height, steps, top, unit, points, behind = [], dots, colours }) {
-  const edge = { left: 46, right: 12, above: 8, below: 22 };
+function drawCurve(canvas, { width, height, steps, top, unit, points, behind = [], dots }) {
+  const { ink, line, edge: behindColour, accent } = theme();
+  const edge = { left: 46, right: 12, above: 8, below: 36 };
   const low = height - edge.below;
   const x = (step) => edge.left + (step / steps) * (width - edge.left - edge.right);
   const y = (value) => low - (value / top) * (low - edge.above);
@@ -344,26 +335,28 @@ function drawCurve(canvas, { width, height, steps, top, unit, points, behind = [
     pen.textBaseline = "middle";
     pen.textAlign = "right";
     for (const value of [0, top / 2, top]) {
-      pen.fillStyle = colours.line;
+      pen.fillStyle = line;
       pen.fillRect(edge.left, y(value) - 0.5, width - edge.left - edge.right, 1);
-      pen.fillStyle = colours.ink;
+      pen.fillStyle = ink;
       pen.fillText(`${value}${unit}`, edge.left - 6, y(value));
     }
     pen.textBaseline = "top";
-    for (const [step, align] of [[0, "center"], [steps / 2, "center"], [steps, "right"]]) {
+    for (const [step, align] of [[0, "center"], [[steps, "right"]]) {
       pen.textAlign = align;
       pen.fillText(grouped(step), x(step), low + 6);
     }
-    const trace = (line, colour, thick) => {
+    pen.textAlign = "center";
+    pen.fillText("step", (edge.left + width - edge.right) / 2, height - 14);
+    const trace = (curve, colour, thick) => {
       pen.beginPath();
-      for (const [step, value] of line) pen.lineTo(x(step), y(Math.min(value, top)));
+      for (const [step, value] of curve) pen.lineTo(x(step), y(Math.min(value, top)));
       pen.strokeStyle = colour;
       pen.lineWidth = thick;
       pen.stroke();
     };
-    trace(behind, colours.line, 1);
-    trace(points, colours.accent, 2);
-    pen.fillStyle = colours.accent;
+    trace(behind, behindColour, 0.5);
+    trace(points, accent, 2);
+    pen.fillStyle = accent;
     for (const [step, value] of dots ? points : []) {
       pen.beginPath();
       pen.arc(x(step), y(value), 3, 0, 7);

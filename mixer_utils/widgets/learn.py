@@ -9,15 +9,15 @@ from mixer_utils.model import MlpMixer
 from mixer_utils.recipes import RECIPES
 from mixer_utils.training import hold_out
 from mixer_utils.widgets import base
-from mixer_utils.widgets.base import Index, View, Whole, packed, room, signed_colours
+from mixer_utils.widgets.base import Index, View, Whole, packed, packed_colours, room
 from mixer_utils.widgets.front_end import joined
 
 MOST_IMAGES = {"train": 5000, "held_out": 1000}
 LEVELS = 16  # of grey: 4 bits
 NUM_BLOCKS = 2
 MODELS = {  # by patch size: so small that a browser trains them in a minute on one core
-    7: dict(hidden_dim=48, tokens_mlp_dim=32, channels_mlp_dim=96),
-    4: dict(hidden_dim=32, tokens_mlp_dim=32, channels_mlp_dim=64),
+    7: dict(hidden_dim=48, tokens_mlp_dim=36, channels_mlp_dim=96),
+    4: dict(hidden_dim=32, tokens_mlp_dim=36, channels_mlp_dim=64),
 }
 SETTINGS = {"batch_size": 25, "steps": 1000, "warmup": 0.1, "weight_decay": 0.1, "shift": 1}
 RATES = [0.001, 0.003, 0.006, 0.01, 0.03]  # the learning rates to choose from
@@ -53,7 +53,7 @@ class LearnView(View):
         parts = images_sent(data)
         super().__init__(
             data={
-                "name": data.name,
+                "name": data.name.replace("mnist", "MNIST"),
                 "class_names": list(data.class_names),
                 "image_shape": list(data.image_shape),
                 "mean": data.mean[0],
@@ -63,7 +63,7 @@ class LearnView(View):
                 "configs": {str(size): config_for(data, size) for size in sizes},
                 "settings": SETTINGS,
                 "rates": RATES,
-                "colours": packed(signed_colours()),
+                "colours": packed_colours(),
                 **{part: {"levels": packed_levels(split.images.cpu().numpy()), "labels": packed(split.labels, "int16")}
                    for part, split in parts.items()},
                 "worker": joined("trainer_worker"),

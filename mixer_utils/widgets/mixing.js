@@ -11,7 +11,7 @@ export function mixing(model, root) {
   const [rows, columns] = data.grid;
   const S = rows * columns;
   const units = data.num_units;
-  const table = colourTable(data.colours);
+  const table = colourTable(data.colours, root);
   const key = legend(table);
   const sides = data.sides.map((side) => ({
     title: side.title,

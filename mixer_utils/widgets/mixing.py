@@ -6,7 +6,7 @@ import traitlets
 
 from mixer_utils import mixing, plotting
 from mixer_utils.model import MlpMixer
-from mixer_utils.widgets.base import SORTS, Index, View, about, check_model, choice, packed, room, signed_colours
+from mixer_utils.widgets.base import SORTS, Index, View, about, check_model, choice, packed, packed_colours, room
 
 
 def explore_mixing(model, before=None):
@@ -46,7 +46,7 @@ class MixingView(View):
                 "num_blocks": num_blocks,
                 "num_units": num_units,
                 "num_patches": num_patches,
-                "colours": packed(signed_colours()),
+                "colours": packed_colours(),
                 "sides": [
                     {"title": title, "maps": packed(maps, dtype), "orders": packed_orders(orders)}
                     for title, maps, orders in zip(sides, self.maps, self.orders, strict=True)

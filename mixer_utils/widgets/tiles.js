@@ -1,7 +1,7 @@
 // Grids of tiles on a canvas: the pointer, the keys, what is scrolled into sight, and the line around the chosen tile.
 
 import {
-  arrow, cellOf, clamp, fillMap, make, mapCanvas, neighbour, onCanvas, patchIn, pointer, set,
+  arrow, cellOf, clamp, fillMap, make, mapCanvas, neighbour, onCanvas, patchIn, pointer, set, theme,
 } from "./kit.js";
 
 /** How many of `count` tiles to put in a row that has room for `fit`: a few less where this fills the last row. */
@@ -46,7 +46,7 @@ export function tileGrid(model, trait, { canvas, order, hover, pick, withShift }
     onCanvas(canvas, wide, tall, (context, ratio) => {
       paint(context, ratio, shown);
       const [x, y] = corner(shown.indexOf(model.get(trait)));
-      context.strokeStyle = "#000";
+      context.strokeStyle = theme().ink;
       context.lineWidth = line * ratio;
       const outline = [x - away, y - away, width + 2 * away, height + 2 * away];
       context.strokeRect(...outline.map((size) => size * ratio));

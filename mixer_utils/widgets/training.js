@@ -2,7 +2,7 @@
 
 import {
   arrow, cellOf, choice, claim, clamp, colourTable, drawnFrom, frame, indexSlider, largest, legend, make,
-  onCanvas, onWidth, panel, pointer, range, segment, set, signed, slider, SORTS, unpack, unpackOrders,
+  onCanvas, onWidth, panel, pointer, range, segment, set, signed, slider, SORTS, theme, unpack, unpackOrders,
 } from "./kit.js";
 import { pairTiles } from "./tiles.js";
 
@@ -11,7 +11,7 @@ export function training(model, root) {
   const [rows, columns] = data.grid;
   const S = rows * columns;
   const units = data.num_units;
-  const table = colourTable(data.colours);
+  const table = colourTable(data.colours, root);
   const key = legend(table);
   const weights = unpack(data.weights).values;
   const steps = unpack(data.steps).values;
@@ -153,15 +153,16 @@ function trainingLine(model, { label, steps, when }) {
     const y = (value) => edge.above + (1 - value / (most || 1)) * down;
     const now = model.get("time");
     onCanvas(canvas, width, height, (pen, ratio) => {
+      const { ink, line, accent, mark } = theme();
       pen.scale(ratio, ratio);
       pen.font = "12px system-ui, sans-serif";
       pen.lineWidth = 1;
       pen.textBaseline = "middle";
       pen.textAlign = "right";
       for (const value of [0, most / 2, most]) {
-        pen.fillStyle = "#ddd";
+        pen.fillStyle = line;
         pen.fillRect(edge.left, y(value) - 0.5, across, 1);
-        pen.fillStyle = "#1a1a1a";
+        pen.fillStyle = ink;
         pen.fillText(text(value), edge.left - 6, y(value));
       }
       pen.textBaseline = "top";
@@ -174,16 +175,16 @@ function trainingLine(model, { label, steps, when }) {
       pen.fillText("step", (edge.left + width - edge.right) / 2, height - 14);
       pen.beginPath();
       values.forEach((value, i) => pen.lineTo(x(steps[i]), y(value)));
-      pen.strokeStyle = "#0072b2";
+      pen.strokeStyle = accent;
       pen.lineWidth = 2;
       pen.stroke();
-      pen.fillStyle = "#1a1a1a";
+      pen.fillStyle = ink;
       pen.fillRect(x(steps[now]) - 0.5, edge.above, 1, down);
       pen.beginPath();
       pen.arc(x(steps[now]), y(values[now]), 5, 0, 7);
-      pen.fillStyle = "#e69f00";
+      pen.fillStyle = mark;
       pen.fill();
-      pen.strokeStyle = "#1a1a1a";
+      pen.strokeStyle = ink;
       pen.lineWidth = 1.5;
       pen.stroke();
     });

@@ -7,7 +7,7 @@ import traitlets
 
 from mixer_utils import plotting
 from mixer_utils.snapshots import Snapshots, load_recorded_run
-from mixer_utils.widgets.base import SORTS, Index, View, choice, packed, room, signed_colours
+from mixer_utils.widgets.base import SORTS, Index, View, choice, packed, packed_colours, room
 from mixer_utils.widgets.mixing import packed_orders, unit_orders
 
 
@@ -50,7 +50,7 @@ class TrainingView(View):
                 "num_blocks": num_blocks,
                 "num_units": num_units,
                 "num_patches": num_patches,
-                "colours": packed(signed_colours()),
+                "colours": packed_colours(),
                 "weights": packed(halves),
                 "steps": packed(self.steps, "int32"),
                 "validation_accuracy": packed(self.validation_accuracy, "float32"),

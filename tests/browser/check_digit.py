@@ -4,12 +4,9 @@ import json
 import math
 
 import numpy as np
-from helpers import FRAMES
+from helpers import FRAMES, colours_of
 
 from mixer_utils import mixing
-from mixer_utils.widgets.base import signed_colours
-
-TABLE = signed_colours().astype(int)
 
 # The colours of a canvas at places given in CSS pixels. As texts: Playwright takes seconds for long lists.
 COLOURS = """(canvas, places) => {
@@ -278,6 +275,7 @@ def patch_of(y, x, P, columns):
 def expect_tokens(root, view, grids):
     rows, columns = mixing.patch_grid(view.model)
     top = np.abs(grids).max()
+    table = colours_of(root.locator("canvas"))
     for stage, values in enumerate(grids):
         canvas = root.locator(f"canvas[data-stage='{stage}']")
         side = float(canvas.get_attribute("data-side"))
@@ -285,7 +283,7 @@ def expect_tokens(root, view, grids):
         places = [(2 + (c + 0.5) * side, 2 + (r + 0.5) * side) for r in range(rows) for c in range(columns)]
         found = colours(canvas, places)
         # A value on the border between two colours may be drawn in either.
-        each = [np.abs(found - TABLE[np.clip(np.round(127.5 + 127.5 * values / top + off), 0, 255).astype(int)]).max(1)
+        each = [np.abs(found - table[np.clip(np.round(127.5 + 127.5 * values / top + off), 0, 255).astype(int)]).max(1)
                 for off in (-0.02, 0, 0.02)]  # fmt: skip
         assert (np.min(each, axis=0) <= 2).all(), f"stage {stage}: {found} for {values}"
     ends = root.locator(".mixer-legend:visible").all_inner_texts()

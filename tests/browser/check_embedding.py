@@ -4,7 +4,7 @@ import json
 import re
 
 import numpy as np
-from helpers import SECONDS
+from helpers import SECONDS, ink_of
 
 from mixer_utils.widgets import embedding
 
@@ -48,6 +48,11 @@ def colours(canvas, points):
     """The colours at points (n, 2), red, green and blue: (n, 3). Transparent is white, as the page below it."""
     found = np.array(json.loads(canvas.evaluate(COLOURS, json.dumps(np.asarray(points, dtype=float).tolist()))))
     return np.where(found[:, 3:] == 0, 255, found[:, :3])
+
+
+def is_ink(canvas, points, within=20):
+    """Which of the points (n, 2) have the colour of the text."""
+    return (abs(colours(canvas, points) - ink_of(canvas)) < within).all(1)
 
 
 def off(found, values, scale):
@@ -214,20 +219,20 @@ def check_lines(grid, view):
     ranks, tile = view.sorts[view.sort]["ranks"], number(grid, "tile")
     places = [place for place in range(len(ranks) - 1) if place < 200]
     below = np.array([corner(grid, place) + [0, tile + 2] for place in places])
-    black = (colours(grid, below + [1, 0]) < 40).all(1), (colours(grid, below + [tile - 3, 0]) < 40).all(1)
+    inked = [is_ink(grid, below + [along, 0]) for along in (1, tile - 3)]
     chosen = view.sorts[view.sort]["order"].tolist().index(view.filter)  # its outline lies over its line
     for place in places:
         if place != chosen:
             used, adds = place < view.k, ranks[place + 1] > ranks[place]
-            assert (black[0][place], black[1][place]) == (used, used and adds), f"place {place} by {view.sort}"
+            assert (inked[0][place], inked[1][place]) == (used, used and adds), f"place {place} by {view.sort}"
 
 
 def check_outline(grid, view):
     order, tile = view.sorts[view.sort]["order"].tolist(), number(grid, "tile")
     at = order.index(view.filter)
     sides = np.array([[-2, tile / 2], [tile + 1.5, tile / 2]])
-    assert (colours(grid, corner(grid, at) + sides) < 80).all()
-    assert not (colours(grid, corner(grid, at - 1) + sides[:1]) < 80).all()
+    assert is_ink(grid, corner(grid, at) + sides, 55).all()
+    assert not is_ink(grid, corner(grid, at - 1) + sides[:1], 55).any()
 
 
 def wait_for_filter(root, view):
@@ -261,7 +266,7 @@ def check_rebuilt(root, view):
     check_images(root, view)
     errors = view.sorts[view.sort]["errors"][view.image]
     dot = [left + (right - left) * view.k / last, low - (low - 10) * view.error()[0] / errors[0]]
-    assert (colours(curve, [dot]) < 20).all()  # black, on the blue curve
+    assert is_ink(curve, [dot]).all()  # on the blue curve
 
 
 def check_images(root, view):

@@ -4,11 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import FRAMES
-
-from mixer_utils.widgets.base import signed_colours
-
-TABLE = signed_colours().astype(int)
+from helpers import FRAMES, colours_of
 
 # Every cell of a map: where it was looked at (in the canvas's own pixels) and its colour there. Numbers stand in the
 # middle of a cell, outlines on its edge.
@@ -123,12 +119,12 @@ def expect_shown(root, view):
     reads = view.maps[view.block, 0]
     for at in [0, 1, len(order) - 1, order.index(view.unit)]:
         found = np.array(of(root, "units").evaluate(TILE, [at, *grid]))
-        expect_colours(f"unit {order[at]}", found, reads[order[at]], np.abs(reads).max())
+        expect_colours(root, f"unit {order[at]}", found, reads[order[at]], np.abs(reads).max())
 
 
 def expect_map(root, view, name, values, scale):
     cells = of(root, name).evaluate(CELLS, view.data["grid"])
-    expect_colours(name, np.array(cells["found"])[:, 2:], values, scale)
+    expect_colours(root, name, np.array(cells["found"])[:, 2:], values, scale)
     assert of(root, name).evaluate(EDGE, divmod(view.patch, view.data["grid"][1])) == [0, 0, 0]  # the outline
 
 
@@ -139,13 +135,15 @@ def expect_image(root, view):
     x, y, *colours = np.array(cells["found"]).T
     light = image[:, y * image.shape[1] // cells["height"], x * image.shape[2] // cells["width"]].T
     found = (np.array(colours).T - 0.45 * light) / 0.55
-    expect_colours("image", found, view.row(), np.abs(view.matrix()).max(), within=3)  # dividing makes rounding larger
+    scale = np.abs(view.matrix()).max()
+    expect_colours(root, "image", found, view.row(), scale, within=3)  # dividing makes rounding larger
 
 
-def expect_colours(name, found, values, scale, within=2):
+def expect_colours(root, name, found, values, scale, within=2):
     """Each colour is the table's at the place of its value; a last bit may make it the next place."""
     places = np.floor(128 + 127.5 * values / (scale or 1)).astype(int)
-    off = [np.abs(found - TABLE[(places + step).clip(0, 255)]).max(1) for step in (-1, 0, 1)]
+    table = colours_of(root)
+    off = [np.abs(found - table[(places + step).clip(0, 255)]).max(1) for step in (-1, 0, 1)]
     off = np.min(off, axis=0)
     assert off.max() <= within, (
         f"{name}: patch {off.argmax()} is {found[off.argmax()]}, {values[off.argmax()]} of {scale}"

@@ -7,7 +7,7 @@ from check_mixing import signed
 from helpers import FRAMES, wait_until
 from tiles import choose, expect_outline, expect_tiles, point, sent
 
-ORANGE = (230, 159, 0)  # the mark of the snapshot at hand
+ORANGE = (213, 94, 0)  # the mark of the snapshot at hand
 
 
 def check_training(page, root, view):

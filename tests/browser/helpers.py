@@ -21,6 +21,7 @@ import numpy as np
 from nbformat import v4
 from PIL import Image
 
+from mixer_utils.widgets.base import signed_colours
 from mixer_utils.widgets.page import embedded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,6 +134,20 @@ def pixels(locator):
     """What is seen of an element, as uint8 (height, width, 3) in CSS pixels."""
     picture = Image.open(io.BytesIO(locator.screenshot(scale="css", animations="disabled")))
     return np.asarray(picture.convert("RGB"))
+
+
+def colours_of(element):
+    """The 256 colours of signed numbers in which the view that ``element`` lies in is drawn, int (256, 3)."""
+    theme = element.first.evaluate("(element) => element.closest('.mixer-view').dataset.theme")
+    return signed_colours(theme == "dark").astype(int)
+
+
+def ink_of(element):
+    """The colour of the text of the view that ``element`` lies in, int (3,)."""
+    ink = element.first.evaluate(
+        "(element) => getComputedStyle(element.closest('.mixer-view')).getPropertyValue('--mixer-ink')"
+    )
+    return np.array([int(ink[at : at + 2], 16) for at in (1, 3, 5)])
 
 
 # --- keys and changed pixels -----------------------------------------------------------------------------------------

@@ -3,9 +3,7 @@
 import json
 
 import numpy as np
-from helpers import FRAMES
-
-from mixer_utils.widgets.base import signed_colours
+from helpers import FRAMES, colours_of, ink_of
 
 # The colours in the middle of every square: units as they are drawn, then reads and writes, rows, columns, RGB.
 # As a text: Playwright takes seconds for long lists.
@@ -41,7 +39,7 @@ def expect_tiles(canvas, order, maps, grid, scale):
     assert canvas.get_attribute("data-order") == " ".join(map(str, order))
     found = np.array(json.loads(canvas.evaluate(COLOURS, [len(order), *grid]))).reshape(len(order), 2, -1, 3)
     places = np.floor(128 + 127.5 * maps / scale).clip(0, 255).astype(int)[:, order].swapaxes(0, 1)
-    assert np.abs(found - signed_colours().astype(int)[places]).max() <= 2
+    assert np.abs(found - colours_of(canvas)[places]).max() <= 2
 
 
 def point(canvas, grid, at, writes, patch):
@@ -59,24 +57,24 @@ def sizes(canvas):
 
 
 def expect_outline(canvas, grid, order, unit):
-    """A dark line runs around the unit's tile and around no other one."""
+    """A line of the colour of the text runs around the unit's tile and around no other one."""
     rows, columns = grid
     across, side, between, gap = sizes(canvas)
     wide, high = 2 * columns * side + between + gap, rows * side + gap
     above = [
         [between + at % across * wide + side / 2, between + at // across * high - 0.75] for at in range(len(order))
     ]
-    dark = canvas.evaluate(
-        """(canvas, points) => {
+    lined = canvas.evaluate(
+        """(canvas, [points, ink]) => {
           const ratio = canvas.width / parseFloat(canvas.style.width), context = canvas.getContext("2d");
           return points.map(([x, y]) => {
             const [r, g, b, a] = context.getImageData(Math.floor(x * ratio), Math.floor(y * ratio), 1, 1).data;
-            return a > 200 && Math.max(r, g, b) < 60;
+            return a > 200 && Math.max(...[r, g, b].map((level, i) => Math.abs(level - ink[i]))) < 36;
           });
         }""",
-        above,
+        [above, ink_of(canvas).tolist()],
     )
-    assert [int(one) for one, is_dark in zip(order, dark, strict=True) if is_dark] == [unit]
+    assert [int(one) for one, is_lined in zip(order, lined, strict=True) if is_lined] == [unit]
 
 
 def choose(root, view, name, *keys, option=None):
