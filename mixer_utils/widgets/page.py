@@ -14,17 +14,15 @@ import numpy as np
 import traitlets
 
 from mixer_utils import __version__
-from mixer_utils._files import Unreachable, at_home, write_atomically
-from mixer_utils.data import load_dataset
+from mixer_utils._files import at_home, write_atomically
 from mixer_utils.mixing import patch_grid
 from mixer_utils.model import MlpMixer, count_parameters
 from mixer_utils.published import load_pretrained
 from mixer_utils.snapshots import load_recorded_run
 from mixer_utils.widgets.base import Index, View, about, check_model
-from mixer_utils.widgets.digit import draw_digit
 from mixer_utils.widgets.front_end import FOLDER, STYLE, joined
-from mixer_utils.widgets.influence import explore_influence
-from mixer_utils.widgets.mixing import explore_mixing
+from mixer_utils.widgets.learn import train_in_browser
+from mixer_utils.widgets.network import explore
 from mixer_utils.widgets.training import explore_training
 
 MOST_BYTES = 6_000_000  # of the page
@@ -149,21 +147,13 @@ def addressable(view):
             kinds[name] = list(trait.values)
         elif isinstance(trait, traitlets.Bool) and name != "playing":  # nothing moves before it is asked to
             kinds[name] = [False, True]
+    if "patch_sizes" in view.data:
+        kinds["patch_size"] = view.data["patch_sizes"]
     if "start" in view.trait_names():  # a drawing
         kinds["start"] = len(view.data["starts"])
         kinds["pixels"] = {"pixels": len(view.pixels)}
         kinds["hidden"] = {"patches": view.data["num_patches"]}
     return kinds
-
-
-def influence_view(model):
-    """View 2 on the images the model was trained on; where they cannot be had, on digits, and one line says so."""
-    try:
-        return explore_influence(model)
-    except Unreachable as error:
-        print(f"The page has no images to start a drawing from, and small digits in the view of influence: {error}")
-        digits = load_dataset("digits").test
-        return explore_influence(model, digits.images[[digits.labels.tolist().index(k) for k in range(10)]])
 
 
 def too_large(found):
@@ -224,35 +214,25 @@ def embedded(states):
 
 SECTIONS = (
     Section(
-        "mixing",
-        "Mixing weights",
-        "A hidden unit of token mixing reads one number from each patch, so its weights are a small map of the "
-        "image; what it writes back is another. <strong>Look for</strong> units that read a single patch, compare "
-        "two, or take in the whole image. Sort by opposite pairs: which units read the same pattern with opposite "
-        "signs? Are there as many before training?",
-        explore_mixing,
+        "network",
+        "The network, with a digit flowing through it",
+        "Draw, or choose an image, and open any stage by a click, down to its arithmetic. <strong>Look for</strong> "
+        "the stroke that changes the model's mind, and for the units of token mixing: some read a single patch, some "
+        "compare two places, some take in the whole image.",
+        explore,
     ),
     Section(
-        "influence",
-        "Influence of patch on patch",
-        "Choose a patch of an image: how much does each other patch change what token mixing adds to it? Attention "
-        "computes such weights from the image. In a Mixer the weights are fixed, and the image only decides how "
-        "strongly each unit answers. <strong>Look for</strong> what changes from block to block, and from image to "
-        "image.",
-        influence_view,
-    ),
-    Section(
-        "digit",
-        "Draw a digit",
-        "The whole model runs again after each stroke. <strong>Look for</strong> the stroke that changes the model's "
-        "mind: draw a 3, then close its left side to make an 8. Hide patches: which ones does the answer hang on?",
-        draw_digit,
+        "learn",
+        "Train one yourself",
+        "The button trains a small Mixer from random weights, here in your browser. <strong>Look for</strong> the "
+        "moment when its maps begin to have a form: is the accuracy high by then, or still low?",
+        lambda model: train_in_browser(),
     ),
     Section(
         "training",
-        "A training run, step by step",
-        "A recorded run of a smaller Mixer: {recorded}. <strong>Look for</strong> the order of events: when is the "
-        "accuracy close to where it ends, and when have the maps settled? Which units change most?",
+        "A recorded run, step by step",
+        "{recorded}. <strong>Look for</strong> the order of events: when is the accuracy close to where it ends, and "
+        "when have the maps settled? Which units change most?",
         lambda model: explore_training(load_recorded_run()),
     ),
 )
