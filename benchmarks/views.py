@@ -24,10 +24,12 @@ MOVES = {
         ("filters used", "[data-trait=k]", ["ArrowRight", "ArrowLeft"], "[data-part=rebuilt]"),
         ("image", "[data-trait=image]", ["ArrowRight", "ArrowLeft"], "[data-part=cut]"),
     ],
+    "network": [("image", "select[data-trait=start]", ["ArrowDown", "ArrowUp"], "canvas[data-map=image]")],
     "training": [("snapshot", "[data-trait=time]", ["ArrowLeft", "ArrowRight"], ".mixer-tiles")],
 }
 # Where one drags in a view: along this canvas, from its left edge to its right one and back.
 DRAGS = {
+    "network": "canvas[data-map=image]",
     "mixing": ".mixer-tiles canvas",
     "influence": "canvas[data-map=image]",
     "digit": "canvas.mixer-board",
@@ -50,9 +52,10 @@ FRAMES = """() => {
 
 
 def views():
-    """{name: (the kind of view, it)}: the five of the shipped model, and the one that is largest of B/16."""
+    """{name: (the kind of view, it)}: those of the shipped model, and the one that is largest of B/16."""
     model, large = load_pretrained("mnist"), create_mixer("B/16", num_classes=10)
     return {
+        "network": ("network", widgets.explore(model)),
         "mixing": ("mixing", widgets.explore_mixing(model)),
         "mixing, B/16": ("mixing", widgets.explore_mixing(large)),
         "influence": ("influence", widgets.explore_influence(model)),

@@ -21,7 +21,7 @@ from mixer_utils.widgets.base import packed
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-VIEWS = ["mixing", "influence", "digit", "training"]
+VIEWS = ["network", "learn", "training"]
 WITHOUT_END = {"meta", "link", "input", "br", "img"}
 
 
@@ -66,7 +66,7 @@ def unpacked(text, width):
     return planes.reshape(width, -1).T.tobytes()
 
 
-def tensors(page, place="digit-view"):
+def tensors(page, place="network-view"):
     """The weights in a page, by name, as float32 arrays."""
     found, buffers = page.state(place)["data"]["mixer"]["tensors"], page.buffers()
     return {
@@ -175,7 +175,7 @@ def test_the_page_tells_the_model_s_sizes(page):
     said = " ".join(main[2].split())
     assert "28 × 28 pixels into 4 × 4 = 16 patches of 7 × 7 pixels, makes a list of 192 numbers" in said
     assert "all 1,206,986 weights of a Mixer, trained on MNIST for 50 epochs (recipe full)" in said
-    assert "3 blocks, trained on MNIST for 8 epochs (recipe minute)" in " ".join(sections[3][2].split())
+    assert "3 blocks, trained on MNIST for 8 epochs (recipe minute)" in " ".join(sections[2][2].split())
 
 
 # --- what a reader chooses --------------------------------------------------------------------------------------------
@@ -190,18 +190,15 @@ def of_page(page):
 def test_the_page_knows_what_can_stand_in_its_address(page):
     traits = of_page(page)["traits"]
     assert list(traits) == VIEWS
-    assert traits["mixing"] == {
-        "block": 4,
-        "compare": [False, True],
-        "patch": 16,
-        "scale": ["shared", "each"],
-        "sort": ["norm", "frequency", "pairs", "number"],
-        "unit": 64,
-    }
+    counts = {name: kind for name, kind in traits["network"].items() if isinstance(kind, int)}
+    starts = len(page.state("network-view")["data"]["starts"])
+    sizes = {"block": 4, "channel": 192, "class_index": 10, "hidden_unit": 768, "patch": 16, "unit": 64}
+    assert counts == {**sizes, "start": starts} and starts > 10
+    assert "token mixing" in traits["network"]["stage"] and traits["network"]["before"] == [False, True]
+    assert traits["network"]["pixels"] == {"pixels": 784} and traits["network"]["hidden"] == {"patches": 16}
+    assert not {"probabilities", "computed", "data"} & set(traits["network"])  # no choices
     assert "playing" not in traits["training"] and traits["training"]["time"] > 10
-    starts = len(page.state("digit-view")["data"]["starts"])
-    assert traits["digit"]["start"] == starts
-    assert (traits["digit"]["pixels"], traits["digit"]["hidden"]) == ({"pixels": 784}, {"patches": 16})
+    assert traits["learn"]["patch_size"] == page.state("learn-view")["data"]["patch_sizes"]
 
 
 def test_the_tour_has_six_steps_of_one_sentence_whose_choices_exist(page):
@@ -222,10 +219,9 @@ def test_the_page_holds_exactly_the_shipped_weights(page):
     assert_same(tensors(page), load_pretrained("mnist"))
 
 
-def test_what_two_views_share_is_written_once(page):
+def test_nothing_is_written_twice(page):
     buffers = page.buffers()
-    assert len(buffers) == len(set(buffers))
-    assert page.state("digit-view")["data"]["mixer"] == page.state("influence-view")["data"]["mixer"]
+    assert len(buffers) == len(set(buffers)) > 20
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
@@ -268,14 +264,14 @@ def test_weights_that_would_not_fit_are_rounded_to_half_precision(run, monkeypat
     assert_same(found, model.half().float())
 
 
-def test_without_mnist_the_page_has_digits_and_no_images_to_start_from(tmp_path, monkeypatch, capsys):
+def test_without_mnist_the_page_has_no_images_to_start_from_and_trains_on_digits(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MIXER_DATA", str(tmp_path / "empty"))
     path = explorer.write_explorer(tmp_path)
     said = capsys.readouterr().out
-    assert said.startswith("The page has no images to start a drawing from") and said.count("\n") == 1
+    assert "digits" in said and said.count("\n") == 1
     page = Page(path.read_text(encoding="utf-8"))
-    assert page.state("digit-view")["data"]["starts"] == []
-    assert page.state("influence-view")["data"]["num_images"] == 10
+    assert page.state("network-view")["data"]["starts"] == []
+    assert page.state("learn-view")["data"]["name"] == "digits"
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

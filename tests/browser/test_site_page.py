@@ -50,8 +50,8 @@ def test_the_first_page_is_the_explorer_in_the_colours_of_the_site_and_the_serie
     assert first.get_attribute("data-theme") == "light"
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     assert first.get_attribute("data-theme") == "dark"
-    first.locator("[data-trait=block]").press("ArrowRight")
-    page.wait_for_function("location.hash.endsWith('block=1')")
+    first.locator("button[data-stage=stem]").click()
+    page.wait_for_function("location.hash === '#network.stage=stem'")
     below = page.locator("#the-notebooks").bounding_box()
     assert first.bounding_box()["y"] < below["y"]
     assert first.bounding_box()["width"] > 880  # of 1280, beside the navigation

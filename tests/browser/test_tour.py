@@ -8,9 +8,9 @@ from mixer_utils.widgets.page import json_in_html
 
 STEPS = [
     {"view": "nowhere", "set": {"block": 1}, "target": "body", "text": "Of a view that is not on the page."},
-    {"view": "mixing", "set": {"block": 1}, "target": "#mixing-view [data-trait=block]", "text": "The block."},
-    {"view": "digit", "set": {}, "target": "#digit-view canvas.mixer-board", "text": "The image."},
-    {"view": "influence", "set": {"block": 2, "unit": 3}, "target": "#no-such-thing", "text": "The influence."},
+    {"view": "network", "set": {"block": 1}, "target": "#network-view [data-trait=show]", "text": "The squares."},
+    {"view": "training", "set": {}, "target": "#training-view [data-trait=block]", "text": "The block."},
+    {"view": "training", "set": {"block": 2, "unit": 3}, "target": "#no-such-thing", "text": "The whole run."},
 ]
 PANEL = ".mixer-tour"
 MARKED = (
@@ -69,19 +69,19 @@ def test_a_step_says_a_sentence_sets_the_view_and_marks_what_it_is_about(toured)
     assert not panel.is_visible()
     begin(page)
     assert panel.is_visible() and focused(page) == "Next"
-    assert panel.locator("[aria-live=polite]").inner_text() == "The block."  # the first step of a view that is here
+    assert panel.locator("[aria-live=polite]").inner_text() == "The squares."  # the first step of a view that is here
     assert panel.locator(".mixer-tour-count").inner_text() == "Step 1 of 3"
-    assert page.evaluate(MARKED) == ["block"] and page.evaluate(SEEN)
-    assert trait(page, "mixing", "block") == 1
-    assert page.locator("#digit-view [data-drawn]").count() == 0  # not before it is needed
+    assert page.evaluate(MARKED) == ["show"] and page.evaluate(SEEN)
+    assert trait(page, "network", "block") == 1
+    assert page.locator("#training-view [data-drawn]").count() == 0  # not before it is needed
     panel.get_by_role("button", name="Next").click()
     wait_for_step(page, 2)
-    assert panel.locator("[aria-live=polite]").inner_text() == "The image."
-    assert page.evaluate(MARKED) == ["mixer-board mixer-toured"] and page.evaluate(SEEN)
+    assert panel.locator("[aria-live=polite]").inner_text() == "The block."
+    assert page.evaluate(MARKED) == ["block"] and page.evaluate(SEEN)
     page.keyboard.press("ArrowRight")
     wait_for_step(page, 3)
-    assert page.evaluate(MARKED) == ["influence-view"]  # nothing is found by the selector: the whole view
-    assert (trait(page, "influence", "block"), trait(page, "influence", "unit")) == (2, 3)
+    assert page.evaluate(MARKED) == ["training-view"]  # nothing is found by the selector: the whole view
+    assert (trait(page, "training", "block"), trait(page, "training", "unit")) == (2, 3)
     page.keyboard.press("ArrowLeft")
     wait_for_step(page, 2)
     panel.get_by_role("button", name="Back").click()
@@ -94,7 +94,7 @@ def test_the_tour_can_be_left_and_the_focus_goes_back_to_where_it_began(toured, 
     page = toured(STEPS)
     begin(page)
     if way == "Escape":
-        page.locator("#mixing-view [data-trait=block]").focus()  # from anywhere
+        page.locator("#network-view [data-trait=show]").focus()  # from anywhere
         page.keyboard.press("Escape")
     elif way == "Finish":
         for number in (2, 3):
@@ -118,6 +118,18 @@ def test_on_a_phone_the_panel_and_what_it_is_about_are_both_seen(toured):
         assert page.evaluate(SEEN) and page.evaluate("document.documentElement.scrollWidth") == 360
         page.get_by_role("button", name="Next").click()
         wait_for_step(page, number + 1)
+
+
+def test_the_six_steps_open_the_six_stages(toured):
+    page = toured(explorer.TOUR)
+    begin(page)
+    for number, step in enumerate(explorer.TOUR, start=1):
+        wait_for_step(page, number)
+        marked = page.locator(".mixer-toured")
+        assert marked.get_attribute("data-pane") == step["set"]["stage"]
+        assert page.locator(".mixer-tour-text").inner_text() == step["text"]
+        page.keyboard.press("ArrowRight")
+    assert not page.locator(PANEL).is_visible()
 
 
 def test_without_a_view_to_go_through_there_is_no_tour(toured):
