@@ -341,7 +341,7 @@ function drawCurve(canvas, { width, height, steps, top, unit, points, behind = [
       pen.fillText(`${value}${unit}`, edge.left - 6, y(value));
     }
     pen.textBaseline = "top";
-    for (const [step, align] of [[0, "center"], [[steps, "right"]]) {
+    for (const [step, align] of [[0, "left"], [steps, "right"]]) {
       pen.textAlign = align;
       pen.fillText(grouped(step), x(step), low + 6);
     }
