@@ -153,6 +153,7 @@ def test_steps_of_the_optimiser_are_torch_s_adamw(run):
 
 def arguments(view, size=7, **settings):
     """What a Trainer takes, as text; images and labels as the view sends them."""
+
     def part(name):
         labels = view.data[name]["labels"]
         return {
