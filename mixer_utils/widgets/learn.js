@@ -65,6 +65,7 @@ export function learn(model, root) {
     run = { number: run.number + 1, config, settings, running, done: 0, losses: [], evaluations: [] };
     worker.postMessage({ running: false });
     worker.postMessage({ run: run.number, config, settings, running });
+    for (const part of [answersPanel, mistakesPanel]) part.hidden = true;
     showButtons();
   }
 
@@ -90,8 +91,8 @@ export function learn(model, root) {
   /** What the worker tells a few times a second. */
   function hear(news) {
     if (news.run !== run.number) return; // of a run that was given up
-    const { losses: more, evaluation, images, milliseconds, running, ...state } = news;
-    Object.assign(run, state);
+    const { losses: more, evaluation, images, milliseconds } = news;
+    for (const name of ["shapes", "values", "done", "steps", "stepsPerEpoch", "worked"]) run[name] = news[name];
     run.first ||= news.values;
     run.losses.push(...more);
     if (images) run.pace = (1000 * images) / milliseconds;
@@ -212,9 +213,8 @@ export function learn(model, root) {
 
   // --- answers ---
   function showAnswers({ step, answers: called }) {
-    const started = step > 0;
-    for (const part of [answersPanel, mistakesPanel]) part.hidden = !started;
-    if (!started) return;
+    if (step === 0) return; // nothing is learnt yet
+    for (const part of [answersPanel, mistakesPanel]) part.hidden = false;
     const wrong = range(called.length).filter((i) => called[i] !== heldOut.labels[i]);
     answers.replaceChildren(...chosen.map((i) => answerOf(i, called[i])));
     mistakes.replaceChildren(...wrong.slice(0, SHOWN_MISTAKES).map((i) => answerOf(i, called[i])));
@@ -238,11 +238,14 @@ export function learn(model, root) {
   }
 
   // --- what is spoken ---
-  let spoken = 0;
+  let spoken = -Infinity; // when
   /** The state in a sentence: at once where the run starts or stops, else every few seconds. */
   function tell() {
     if (run.running && run.done > 0 && performance.now() - spoken < SPOKEN_EVERY) return;
-    if (!latest()) return;
+    if (!latest()) {
+      if (!run.running) speak("The weights are random so far: press Train, and watch the maps form.");
+      return;
+    }
     const share = `${percentOf(latest().accuracy)} of the held-out images are called rightly after step ${latest().step}`;
     const state = run.done === run.steps ? "Trained" : run.running ? "Training" : "Paused";
     speak(`${state}: ${share} of ${grouped(run.steps)}.`);
@@ -265,7 +268,6 @@ export function learn(model, root) {
     return { config: run.config, image_shape, mean, std, tensors };
   };
 
-  for (const part of [answersPanel, mistakesPanel]) part.hidden = true;
   for (const name of ["patch_size", "learning_rate", "seed"]) model.on(`change:${name}`, () => begin(run.running));
   let redraw = () => {};
   begin(false);
@@ -341,7 +343,7 @@ function drawCurve(canvas, { width, height, steps, top, unit, points, behind = [
       pen.fillText(`${value}${unit}`, edge.left - 6, y(value));
     }
     pen.textBaseline = "top";
-    for (const [step, align] of [[0, "center"], [[steps, "right"]]) {
+    for (const [step, align] of [[0, "left"], [steps, "right"]]) {
       pen.textAlign = align;
       pen.fillText(grouped(step), x(step), low + 6);
     }

@@ -29,8 +29,8 @@ def train_in_browser(data=None):
     data: a Dataset of grey images in memory whose sides are multiples of 4 or of 7, by default MNIST, or scikit-learn's
     digits where that cannot be had, which a printed line then says. Sent are 5,000 training images at most and 1,000
     held-out ones, with as many of each class, in 16 levels of grey: from what ``train`` trains on and from what it
-    validates on, never from the test images. Nothing is sent back: the front-end's ``root.trained()`` gives the weights.
-    Raises ValueError for other data, for too few images and for too large ones.
+    validates on, never from the test images. Nothing comes back: the weights stay in the page, where the view's element
+    gives them, ``trained()``. Raises ValueError for other data, for too few images and for too large ones.
     """
     return LearnView(load_dataset("mnist", fallback="digits") if data is None else data)
 

@@ -13,6 +13,8 @@ let running = false;
 let news = null; // what has come since the last: losses, images trained on, milliseconds that took, an evaluation
 let sent = 0; // when
 let worked = 0; // milliseconds since the run began, pauses left out
+let channel = null; // of messages to oneself
+let asked = false; // whether work() is about to be called
 
 globalThis.onmessage = ({ data: told }) => {
   if (told.data) data = unpacked(told.data);
@@ -42,17 +44,19 @@ function nothingNew() {
   return { losses: [], images: 0, milliseconds: 0, evaluation: null };
 }
 
-/** Calls work() after whatever message has come meanwhile. Unlike setTimeout, this waits for nothing else. */
+/** Calls work(), once, after whatever message has come meanwhile. Unlike setTimeout, this waits for nothing else. */
 function next() {
+  if (asked) return; // before a pause, or by the run before
+  asked = true;
   if (!channel) {
     channel = new MessageChannel();
     channel.port1.onmessage = work;
   }
   channel.port2.postMessage(null);
 }
-let channel = null;
 
 function work() {
+  asked = false;
   if (!running) return;
   const start = performance.now();
   if (trainer.done === 0) evaluate();
