@@ -3,14 +3,15 @@
 
 import { cellOf, clamp, largest, make, onCanvas, range, set } from "./kit.js";
 import { softmax } from "./mixer.js";
-import { easelBoard, pictureOf } from "./easel.js";
-import { digitHatch, digitPercent } from "./digit.js";
+import { drawingBoard, hatchSquare, imageCanvas } from "./board.js";
+import { digitPercent } from "./digit.js";
 import { colouredPixels, paintValues, squares } from "./squares.js";
 
 const RUN = 300; // milliseconds that a change takes from the first stage to the last
 const SIDES = [112, 98, 84, 70, 56, 48, 42]; // of a small map, CSS pixels: the largest with which all stands in one row
 const GUTTER = 26; // beside a map, where the branch leaves the line and comes back
-const SPACE = 22; // between two boxes
+const SPACES = [16, 34]; // between two boxes of a row, at least and at most
+const NARROW = 560; // a width below which a block fills a row
 
 /** view: what network.js shares. Returns the element, draw(run), place(pane) and more. */
 export function flow(view) {
@@ -73,10 +74,11 @@ export function flow(view) {
 
   // --- the input: image over patches ---
   const say = (what) => (s) => view.say(s === null ? null : () => `${what}: patch ${view.named(s)}`);
-  const board = easelBoard(model, view.easel, {
-    name: "image", under: view.under.patch, say: say("The image"),
-    label: () => `The image: draw on it. ${view.answered()}`,
-  });
+  const longest = Math.max(H, W);
+  const pixel = longest > 84 ? 84 / longest : Math.floor(84 / longest); // of the image, CSS pixels
+  const board = drawingBoard(model, view.drawing, { side: pixel, label: "The image: draw on it", lines: false });
+  board.canvas.dataset.map = "image";
+  board.canvas.tabIndex = -1; // with keys one draws in the pane
   const pieces = squares(model, {
     trait: "patch", count: S, columns, name: "patches", under: view.under.patch, say: say("Patches"), keys: false,
     label: () => `The image cut into ${S} patches`,
@@ -118,7 +120,6 @@ export function flow(view) {
   // --- mean and head ---
   const strip = make("canvas", { role: "img", "data-map": "mean", onclick: () => view.open("mean", undefined, true) });
   const mean = box({ stage: "mean", shape: `${C}` }, strip);
-  const meanStation = station("mean", mean.element);
   const answers = Math.min(data.num_classes, 10); // as many as have a bar
   const bars = range(answers).map(() => flowBar((chosen) => {
     set(model, { class_index: chosen });
@@ -126,8 +127,8 @@ export function flow(view) {
   }));
   const head = box({ stage: "head", shape: `${data.num_classes} classes` },
     make("ol", { class: "mixer-votes" }, ...bars.map((bar) => bar.root)));
-  const headStation = station("head", head.element);
-  const stations = [input, stemStation, ...blockStations, meanStation, headStation];
+  const output = station("output", mean.element, head.element);
+  const stations = [input, stemStation, ...blockStations, output];
 
   // --- one of the boxes takes the Tab key, arrows move among them ---
   const rove = (to) => boxes.forEach((one) => (one.button.tabIndex = one === to ? 0 : -1));
@@ -172,17 +173,16 @@ export function flow(view) {
   }
 
   function drawInput() {
-    const side = imageSide();
-    board.draw(side);
-    const given = pictureOf(view.easel.seen(), data.image_shape);
+    board.draw();
+    const given = imageCanvas(view.drawing.seen(), data.image_shape);
     const gap = S > 100 ? 1 : 2;
-    const size = Math.max(1, side * P - gap);
+    const size = pixel * P - gap;
     pieces.draw({ width: size, height: size, gap }, (context, corner) => {
       for (const s of range(S)) {
         const [row, column] = cellOf(s, columns);
         context.drawImage(given, column * P, row * P, P, P, ...corner(s), size, size);
       }
-      for (const s of model.get("hidden")) digitHatch(context, ...corner(s), size);
+      for (const s of model.get("hidden")) hatchSquare(context, ...corner(s), size);
     });
   }
 
@@ -215,6 +215,7 @@ export function flow(view) {
     shown = next;
     const all = drawings(next);
     const mine = ++running;
+    element.dataset.running = String(run && !CALM.matches); // tests wait for its end
     if (!run || CALM.matches) {
       for (const [, one] of all) one();
       return;
@@ -231,36 +232,44 @@ export function flow(view) {
         where.animate?.([{ filter: "brightness(1.25)" }, { filter: "none" }], { duration: 250 });
       }
       if (done < all.length) requestAnimationFrame(step);
+      else element.dataset.running = "false";
     };
     step();
   }
 
   // --- layout ---
-  const imageSide = () => Math.max(1, Math.floor((element.dataset.narrow ? 112 : 84) / Math.max(H, W)));
   const longer = Math.max(rows, columns);
   const cellFor = (side) => Math.max(1, Math.floor(side / longer));
 
-  /** How wide all stations are side by side. */
-  function wholeWidth(side) {
+  /** How wide all stations are side by side, without the spaces between them. */
+  function widthAt(side) {
     const map = cellFor(side) * columns + 4;
     const block = 2 * (widthOf(map) + GUTTER) + 14;
-    return imageSide() * W + 4 + Math.max(map, 44) + data.num_blocks * block + 40 + 118 + (data.num_blocks + 3) * SPACE + 22;
+    return pixel * W + 4 + Math.max(map, 44) + data.num_blocks * block + 46 + 120 + 22;
   }
-  const widthOf = (map) => Math.max(map, 54); // of a half block beside its gutter: as wide as what is written below
+  const widthOf = (map) => Math.max(map, 50); // of a half block beside its gutter: what is written below needs some
+
+  /** The side of the small maps and the space between stations: all in one row where that can be. */
+  function sizesFor(wide) {
+    for (const side of SIDES) {
+      const space = Math.floor((wide - widthAt(side)) / stations.length);
+      if (space >= SPACES[0]) return [side, Math.min(space, SPACES[1])];
+    }
+    const narrow = wide < NARROW ? Math.floor((wide - 36) / 2 - GUTTER - 4) : 70;
+    return [clamp(narrow, 42, 112), 22];
+  }
 
   function layout() {
     const wide = element.clientWidth;
     if (!wide) return;
-    element.toggleAttribute("data-narrow", wide < 560);
-    const fits = SIDES.find((side) => wholeWidth(side) <= wide);
-    const narrow = wide < 560 ? Math.floor((wide - 18) / 2 - GUTTER - 4) : 70;
-    const side = fits || clamp(narrow, 42, 112);
+    element.toggleAttribute("data-narrow", wide < NARROW);
+    const [side, space] = sizesFor(wide);
     cell = cellFor(side);
     const map = cell * rows + 4;
-    element.style.setProperty("--tall", `${Math.max(2 * map + 60, 168)}px`);
+    element.style.setProperty("--tall", `${wide < NARROW ? 168 : Math.max(2 * map + 60, 168)}px`);
     element.style.setProperty("--wide", `${widthOf(cell * columns + 4)}px`);
     element.style.setProperty("--gutter", `${GUTTER}px`);
-    element.style.setProperty("--space", `${SPACE}px`);
+    element.style.setProperty("--space", `${space}px`);
     if (shown) draw(shown);
     drawLines();
   }
@@ -285,8 +294,9 @@ export function flow(view) {
     const stemBox = boxOf(stemMap.canvas);
     path(`M${imageBox.across} ${boxOf(image.element).bottom + 1} V${boxOf(patches.element).top - 1}`, "mixer-branch", withHead);
     const [fromX, toX] = [patchBox.right + 2, stemBox.left - 4];
-    const bend = (fromX + toX) / 2;
-    path(`M${fromX} ${patchBox.middle} H${bend - 6} q6 0 6 -6 V${stemBox.middle + 6} q0 -6 6 -6 H${toX}`, "mixer-branch", withHead);
+    const turn = Math.min(6, (toX - fromX) / 3);
+    path(`M${fromX} ${patchBox.middle} q${turn} 0 ${turn} ${-turn} V${stemBox.middle + turn} q0 ${-turn} ${turn} ${-turn} H${toX}`,
+      "mixer-branch", withHead);
     trunk = [];
     let from = { x: stemBox.right, y: stemBox.middle };
     blocks.forEach((halves) => {
@@ -322,7 +332,8 @@ export function flow(view) {
     if (Math.abs(from.y - to.y) < 2 && to.x > from.x) return `M${from.x} ${from.y} H${to.x}`;
     const row = stations.map(boxOf).filter((one) => one.top < from.y && one.bottom > from.y);
     const right = Math.min(Math.max(...row.map((one) => one.right)) + 9, element.clientWidth - 2);
-    const left = Math.max(to.x - GUTTER - 6, 2);
+    const target = stations.map(boxOf).find((one) => one.left <= to.x && one.right >= to.x && one.bottom > to.y && one.top < to.y);
+    const left = Math.max((target ? target.left : to.x) - 9, 2);
     const between = Math.max(...row.map((one) => one.bottom)) + 9;
     return `M${from.x} ${from.y} H${right - 6} q6 0 6 6 V${between - 6} q0 6 -6 6 H${left + 6} q-6 0 -6 6 ` +
       `V${to.y - 6} q0 6 6 6 H${to.x}`;
@@ -345,35 +356,42 @@ export function flow(view) {
   }
 
   // --- the open stage ---
-  /** Puts a pane below the row of its stage, or takes it away. */
+  /** Puts a pane below the row of its stage; null takes it away. */
   function put(pane, stage, block) {
     const open = boxes.find((one) => one.stage === stage && (one.block === undefined || one.block === block));
     for (const one of boxes) {
       one.button.setAttribute("aria-expanded", String(one === open));
       one.element.classList.toggle("mixer-open", one === open);
     }
-    if (!open) return drawLines();
-    const own = stations.findIndex((one) => one.contains(open.element));
-    const top = (one) => Math.round(boxOf(one).top);
-    let last = own;
-    while (last + 1 < stations.length && Math.abs(top(stations[last + 1]) - top(stations[own])) < 30) last++;
-    if (stations[last].nextSibling !== pane) stations[last].after(pane);
-    const at = boxOf(open.element);
-    pane.style.setProperty("--point", `${clamp(at.across - boxOf(pane).left, 16, element.clientWidth - 16)}px`);
-    return drawLines();
+    if (open) {
+      const own = stations.findIndex((one) => one.contains(open.element));
+      const top = (one) => Math.round(boxOf(one).top);
+      const focused = pane.element.contains(document.activeElement) ? document.activeElement : null;
+      pane.element.remove(); // rows are then as they are without it
+      let last = own;
+      while (last + 1 < stations.length && Math.abs(top(stations[last + 1]) - top(stations[own])) < 30) last++;
+      stations[last].after(pane.element);
+      focused?.focus({ preventScroll: true });
+      pane.name(stageName(stage, block));
+      const at = boxOf(open.element);
+      const point = clamp(at.left + 24 - boxOf(pane.element).left, 16, element.clientWidth - 16);
+      pane.element.style.setProperty("--point", `${point}px`);
+    }
+    drawLines();
   }
 
   const focus = (stage, block) => {
     boxes.find((one) => one.stage === stage && (one.block === undefined || one.block === block))?.button.focus();
   };
-  return { element, draw, layout, put, drawInput, focus };
+  new ResizeObserver(drawLines).observe(element); // a pane may have grown
+  return { element, draw, layout, put, drawInput, drawBoard: board.draw, focus };
 }
 
 let pictures = 0; // on this page
-const CALM = window.matchMedia("(prefers-reduced-motion: reduce)");
+export const CALM = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 /** "Token mixing of block 1", "Stem". */
-export function stageName(stage, block) {
+function stageName(stage, block) {
   const name = stage[0].toUpperCase() + stage.slice(1);
   return block === undefined ? name : `${name} of block ${block}`;
 }

@@ -1,12 +1,12 @@
 // One picture of the network with an image flowing through it; each stage opens in place, down to its arithmetic.
 
 import {
-  cellOf, choice, colourTable, drawnFrom, frame, hoveredPatch, indexSlider, labelled, legend, make, onWidth, set,
+  cellOf, choice, colourTable, drawnFrom, frame, hoveredPatch, indexSlider, legend, make, onWidth, set, unpack,
 } from "./kit.js";
 import { softmax } from "./mixer.js";
-import { digitPercent, digitSame, digitStarts } from "./digit.js";
-import { easel } from "./easel.js";
-import { flow, stageName } from "./flow.js";
+import { drawnImage, sameNumbers } from "./board.js";
+import { digitPercent, digitStarts } from "./digit.js";
+import { CALM, flow } from "./flow.js";
 import { mixing } from "./mixing.js";
 import { numbersHere, numbersThere } from "./numbers.js";
 import { headPane, meanPane } from "./pane_answer.js";
@@ -26,6 +26,9 @@ const PANES = {
   mean: meanPane,
   head: headPane,
 };
+
+const OF_BLOCKS = ["token mixing", "channel mixing"];
+const DRAWN_ON = ["image", "patches"];
 
 export function network(model, root) {
   const data = model.get("data");
@@ -53,7 +56,11 @@ export function network(model, root) {
     legends,
     mixingInside: (place) => mixing(model, place, data.mixing),
   };
-  view.easel = easel(model, () => {
+  const [channels, height, width] = data.image_shape;
+  const images = {
+    channels, height, width, patchSize: data.config.patch_size, examples: unpack(data.examples).values,
+  };
+  view.drawing = drawnImage(model, images, () => {
     mustCompute = true;
     again();
   });
@@ -65,12 +72,12 @@ export function network(model, root) {
     return { ...key, element: make("span", { class: "mixer-key" }, make("span", {}, text), key.root) };
   };
   const keys = { tokens: keyOf("tokens"), added: keyOf("added") };
-  const channel = indexSlider(model, "channel", "Channel", data.num_channels);
+  const channelSlider = indexSlider(model, "channel", "Channel", data.num_channels);
   const controls = [
     ...(data.starts.length ? [digitStarts(model, data.starts)] : []),
-    make("button", { type: "button", "data-do": "clear", onclick: () => view.easel.clear() }, "Clear"),
+    make("button", { type: "button", "data-do": "clear", onclick: () => view.drawing.clear() }, "Clear"),
     choice(model, "show", "Squares", { norm: "norm over channels", channel: "one channel" }),
-    channel,
+    channelSlider,
     choice(model, "colours", "Colours", { each: "each map its own", shared: "one scale" }),
   ];
   const parts = frame(root, { controls, panels: [picture.element] });
@@ -78,7 +85,7 @@ export function network(model, root) {
   parts.caption.before(make("div", { class: "mixer-legends" }, keys.tokens.element, keys.added.element));
   const waiting = make("p", { class: "mixer-waiting", role: "status" });
   parts.caption.before(waiting);
-  root.mixer = numbers.mixer; // for tests
+  root.numbers = numbers; // for tests
 
   /** Says what colours stand for: `tops`, the largest of the tokens and of what is added, or null for each map's own. */
   function legends(tops) {
@@ -107,7 +114,7 @@ export function network(model, root) {
   }
   function resting() {
     const next = numbers.part("overview");
-    const patch = model.get("patch");
+    const patch = view.under.patch.get() ?? model.get("patch");
     const last = next.blocks.at(-1)[patch];
     return `Patch ${view.named(patch)}: ${view.whatSquares()} is ${short(next.stem[patch])} after the stem ` +
       `and ${short(last)} after the last block. ${answered()}`;
@@ -116,8 +123,14 @@ export function network(model, root) {
   // --- stages ---
   function open(stage, block, byPointer = false) {
     const same = model.get("stage") === stage && (block === undefined || model.get("block") === block);
-    if (same && !byPointer) return close();
-    return set(model, block === undefined ? { stage } : { stage, block });
+    if (same && !byPointer) {
+      close();
+      return;
+    }
+    set(model, block === undefined ? { stage } : { stage, block });
+    requestAnimationFrame(() => requestAnimationFrame(() => { // drawn by then
+      panes[stage]?.element.scrollIntoView({ block: "nearest", behavior: CALM.matches ? "auto" : "smooth" });
+    }));
   }
   function close() {
     const stage = model.get("stage");
@@ -131,32 +144,34 @@ export function network(model, root) {
     close();
   });
 
-  function drawPane() {
+  let placed = null; // what is open where
+  function drawPane(anew = false) {
     const stage = model.get("stage");
-    const block = ["token mixing", "channel mixing"].includes(stage) ? model.get("block") : undefined;
-    for (const [name, pane] of Object.entries(panes)) {
-      if (name !== stage) pane.element.remove();
+    const block = OF_BLOCKS.includes(stage) ? model.get("block") : undefined;
+    const pane = stage ? (panes[stage] ||= PANES[stage](view)) : null;
+    const place = `${stage} ${block}`;
+    if (anew || place !== placed) {
+      for (const other of Object.values(panes)) {
+        if (other !== pane) other.element.remove();
+      }
+      picture.put(pane, stage, block);
+      placed = place;
     }
-    if (!stage) return picture.put(null, "");
-    const pane = (panes[stage] ||= PANES[stage](view));
-    pane.title.textContent = stageName(stage, block);
-    pane.element.setAttribute("aria-label", stageName(stage, block));
-    picture.put(pane.element, stage, block);
-    const known = !["stem", "token mixing", "channel mixing", "mean", "head"].includes(stage) || numbers.part(stage);
-    if (known) pane.draw();
-    return picture.put(pane.element, stage, block);
+    if (!pane) return;
+    const found = numbers.part(stage); // nothing for image and patches, and until Python has answered
+    if (found || DRAWN_ON.includes(stage)) pane.draw(found);
   }
 
   // --- the frame ---
   function draw() {
-    const drawing = view.easel.drawing();
+    const drawing = view.drawing.penIsDown();
     if (mustCompute) {
-      numbers.start(view.easel.seen());
+      numbers.start(view.drawing.seen());
       mustCompute = false;
-      if (!root.dataset.drawn) while (!numbers.advance(1000)); // the first picture is a whole one
+      if (!root.dataset.drawn) while (numbers.busy()) numbers.advance(1000); // the first picture is a whole one
     }
     if (numbers.advance(FRAME)) computed(drawing);
-    channel.hidden = model.get("show") !== "channel";
+    channelSlider.hidden = model.get("show") !== "channel";
     const fresh = numbers.fresh();
     root.classList.toggle("mixer-stale", !fresh);
     waiting.textContent = fresh ? "" : "Python computes this model's numbers: without a kernel they stay as they were.";
@@ -174,7 +189,7 @@ export function network(model, root) {
 
   function computed(drawing) {
     const probabilities = softmax(numbers.part("overview").logits);
-    if (!drawing && !digitSame(model.get("probabilities"), probabilities)) set(model, { probabilities });
+    if (!drawing && !sameNumbers(model.get("probabilities"), probabilities)) set(model, { probabilities });
   }
 
   function caption() {
@@ -184,6 +199,11 @@ export function network(model, root) {
       `channel mixing add to them; the line itself is the skip connection. Click a stage to open it. ${data.note}`;
   }
 
+  view.under.patch.on(() => {
+    picture.drawBoard();
+    if (model.get("stage") === "image") drawPane();
+    say(saying);
+  });
   model.on("change:start", () => (run = true));
   const traits = [
     "stage", "block", "unit", "hidden_unit", "patch", "channel", "class_index", "show", "colours", "tab", "start", "pixels",
@@ -193,6 +213,6 @@ export function network(model, root) {
   picture.layout();
   onWidth(root, () => {
     picture.layout();
-    drawPane();
+    drawPane(true);
   });
 }

@@ -29,30 +29,32 @@ STAGES = ("", "image", "patches", "stem", "token mixing", "channel mixing", "mea
 def explore(model, images=None, before=None):
     """The whole network in one picture, an image flowing through it: draw, hover, and open any stage.
 
-    From left to right: image, patches, stem, the blocks (what token mixing and channel mixing add to the tokens, and the
-    skip connection around each), the mean over the patches, the head. A stage opens in place and shows its arithmetic.
+    From left to right: image, patches, stem, the blocks (what token mixing and channel mixing add to the tokens, and
+    the skip connection around each), the mean over the patches, the head. A stage opens in place and shows its
+    arithmetic.
 
     model: any MlpMixer; the view keeps it as it is now. images: uint8 (N, in_channels, H, W) to choose from, else test
     images of the data that the model was trained on, MNIST where it does not say, and the model's worst mistakes among
     them. Images are normalised by the model's own mean and std, else by the data's, else to -1 to 1 as the paper's
     authors did. before: another MlpMixer of the same sizes whose units a switch shows in place of ``model``'s, else the
-    architecture as it was before training, as in ``explore_mixing``. Where all fits into 10 MB the weights are sent, and
-    the browser runs the model; of a larger one (B/16) only the maps of token mixing are, and Python computes what is
-    shown, so that a page without a kernel keeps what it had. Raises ValueError for something else than an MlpMixer, for
-    two of unlike sizes, for images that the model cannot take or that are too many to send, and for a model larger than
-    L/16.
+    architecture as it was before training, as in ``explore_mixing``. Where all fits into 10 MB the weights are sent,
+    and the browser runs the model; of a larger one (B/16) only the maps of token mixing are, and Python computes what
+    is shown, so that a page without a kernel keeps what it had. Raises ValueError for something else than an MlpMixer,
+    for two of unlike sizes, for images that the model cannot take or that are too many to send, and for a model larger
+    than L/16.
     """
     return NetworkView(model, images, before)
 
 
 class NetworkView(View):
-    """The whole network in one picture. Traits: stage, block, unit, hidden_unit, patch, channel, class_index, show, scale,
-    sort, before, tab, tool, start, pixels, hidden, probabilities, computed.
+    """The whole network in one picture. Traits: stage, block, unit, hidden_unit, patch, channel, class_index, show,
+    scale, sort, before, tab, tool, start, pixels, hidden, probabilities, computed.
 
-    ``stage`` is the one that is open, "" for none, and ``block`` whose token or channel mixing it is. ``pixels`` are the
-    image's in_channels * H * W bytes, black 0; they follow when the pen is lifted. ``hidden`` lists the patches that reach
-    the model black, ``start`` is the example last loaded, -1 once the image is another. ``probabilities`` are the answer.
-    ``computed`` holds what Python computed of a model that is too large to send: what is shown, of which choices.
+    ``stage`` is the one that is open, "" for none, and ``block`` whose token or channel mixing it is. ``pixels`` are
+    the image's in_channels * H * W bytes, black 0; they follow when the pen is lifted. ``hidden`` lists the patches
+    that reach the model black, ``start`` is the example last loaded, -1 once the image is another. ``probabilities``
+    are the answer. ``computed`` holds what Python computed of a model that is too large to send: what is shown, of
+    which choices.
     """
 
     view = traitlets.Unicode("network").tag(sync=True)
@@ -68,7 +70,7 @@ class NetworkView(View):
     scale = choice("shared", "each")
     sort = choice(*SORTS)
     before = traitlets.Bool(False).tag(sync=True)
-    tab = choice("units", "arithmetic", "patches")
+    tab = choice("units", "patches")
     tool = choice("draw", "erase", "hide patches")
     start = Whole(-1).tag(sync=True)
     pixels = traitlets.CBytes().tag(sync=True)  # C: from the browser comes a memoryview
@@ -186,7 +188,9 @@ class NetworkView(View):
         outputs = token_mixing_units(self.model.blocks[0], trace["normed"][0])
         writes = self.model.blocks[0].token_mixing.dense_1.weight[self.patch].float().cpu()
         self.unit = int((outputs[:, self.channel] * writes).abs().argmax())
-        self.hidden_unit = int(channel_mixing_units(self.model.blocks[0], trace["normed_between"][0])[self.patch].argmax())
+        self.hidden_unit = int(
+            channel_mixing_units(self.model.blocks[0], trace["normed_between"][0])[self.patch].argmax()
+        )
         self.class_index = int(trace["logits"].argmax())
 
     def follow(self, change=None):
@@ -226,7 +230,7 @@ class NetworkView(View):
         return {"stem": self.squares(trace["stem"]), **maps, "mean": trace["mean"], "logits": trace["logits"]}
 
     def stem(self):
-        """The filter of the chosen channel (in_channels * P * P,), its bias (1,), and the channel after the stem (S,)."""
+        """The chosen channel's filter (in_channels * P * P,) and bias (1,), and the channel after the stem (S,)."""
         stem = self.model.stem.proj
         return {
             "filter": stem.weight[self.channel].flatten().float().cpu(),
@@ -235,8 +239,8 @@ class NetworkView(View):
         }
 
     def token_mixing(self):
-        """The chosen channel before token mixing of the block and what that adds to it, (S,) each; and how much each patch
-        moves the chosen one, (S,), and is moved by it, (S,): ``mixing.influence``.
+        """The chosen channel before token mixing of the block and what that adds to it, (S,) each; and how much each
+        patch moves the chosen one, (S,), and is moved by it, (S,): ``mixing.influence``.
         """
         trace = self.trace()
         influence = mixing.block_influence(
@@ -250,9 +254,9 @@ class NetworkView(View):
         }
 
     def channel_mixing(self):
-        """The chosen patch in channel mixing of the block: the C numbers that go in, the D_C hidden units, the C numbers
-        that are added; what the chosen hidden unit reads and writes, (C,) each, its bias (1,), and its value in every
-        patch (S,).
+        """The chosen patch in channel mixing of the block: the C numbers that go in, the D_C hidden units, the C
+        numbers that are added; what the chosen hidden unit reads and writes, (C,) each, its bias (1,), and its value
+        in every patch (S,).
         """
         trace = self.trace()
         block = self.model.blocks[self.block]
@@ -273,7 +277,7 @@ class NetworkView(View):
         return {"values": self.trace()["last"][:, self.channel]}
 
     def head(self):
-        """Each patch's share in the chosen class's logit, (S,), and the class's bias, (1,): together they are the logit."""
+        """Each patch's share in the chosen class's logit, (S,), and the bias, (1,): together they are the logit."""
         head = self.model.head
         weight = head.weight[self.class_index].float().cpu()
         return {
@@ -294,8 +298,8 @@ class NetworkView(View):
         what = "norm" if self.show == "norm" else f"channel {self.channel}"
         hidden = f", {len(self.hidden)} of its patches hidden," if self.hidden else ""
         alt = (
-            f"An image{hidden} on its way through a Mixer of {num_blocks} blocks, from left to right: the image, a small "
-            f"map of its {self.data['num_patches']} tokens ({what}) after the stem and after "
+            f"An image{hidden} on its way through a Mixer of {num_blocks} blocks, from left to right: the image, a "
+            f"small map of its {self.data['num_patches']} tokens ({what}) after the stem and after "
             f"{'every block' if num_blocks <= 4 else 'the first two and the last two blocks'}, and the answer as bars: "
             f"{names[best]} with a probability of {probabilities[best]:.1%}."
         )
@@ -332,10 +336,11 @@ PARTS = {  # the stages whose numbers are computed, and the method that does
 
 @torch.no_grad()
 def stages_of(model, image):
-    """Every stage of one normalised image (1, in_channels, H, W) by name, float32 on the CPU; those of blocks are lists.
+    """Every stage of one normalised image (1, in_channels, H, W), float32 on the CPU; those of blocks are lists.
 
-    "stem", "last" (after the last LayerNorm), "mean" and "logits"; of every block "entering", "normed" (what token mixing
-    is given), "token_mixing" (what it adds), "between", "normed_between", "channel_mixing" and "blocks" (what leaves it).
+    "stem", "last" (after the last LayerNorm), "mean" and "logits"; of every block "entering", "normed" (what token
+    mixing is given), "token_mixing" (what it adds), "between", "normed_between", "channel_mixing" and "blocks" (what
+    leaves it).
     """
     stages = {name: [] for name in BLOCK_STAGES}
     here = model.stem.proj.weight
@@ -385,10 +390,10 @@ def channel_mixing_units(block, normed):
 
 
 def weights_that_fit(model, sent, images):
-    """{"mixing": ``mixing_data``, "biases": those of its units, and "mixer", the whole model, or "filters", the stem's}.
+    """{"mixing", "biases" (of its units), and "mixer", the whole model, or "filters", the stem's}.
 
-    The units before training and the filters are left away where there is no room for them, and the model where there is
-    none for it; then Python computes what is shown. Raises ValueError where not even images and maps can be sent.
+    The units before training and the filters are left away where there is no room for them, and the model where there
+    is none for it; then Python computes what is shown. Raises ValueError where not even images and maps can be sent.
     """
     biases = [block.token_mixing.dense_0.bias.detach().float().cpu().numpy() for block in model.blocks]
     with_maps = {"mixing": sent, "biases": packed(np.stack(biases))}

@@ -231,8 +231,8 @@ SECTIONS = (
     Section(
         "training",
         "A recorded run, step by step",
-        "{recorded}. <strong>Look for</strong> the order of events: when is the accuracy close to where it ends, and "
-        "when have the maps settled? Which units change most?",
+        "A Mixer of {recorded}. <strong>Look for</strong> the order of events: when is the accuracy close to where it "
+        "ends, and when have the maps settled? Which units change most?",
         lambda model: explore_training(load_recorded_run()),
     ),
 )

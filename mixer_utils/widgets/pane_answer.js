@@ -9,18 +9,17 @@ import { short } from "./squares.js";
 export function meanPane(view) {
   const { model, data, numbers } = view;
   const mean = vectorValues(view, {
-    name: "means", title: `the mean token: ${data.num_channels} channels`, trait: "channel", count: data.num_channels,
+    sign: "→", name: "means", title: `the mean token: ${data.num_channels} channels`, trait: "channel", count: data.num_channels,
     under: view.under.channel, each: "channel",
   });
-  const values = patchValues(view, { sign: "←", name: "values", title: "this channel in every patch" });
+  const values = patchValues(view, { name: "values", title: "this channel in every patch" });
   const said = sentence();
   const shown = pane(view, "mean",
-    row(indexSlider(model, "channel", "Channel", data.num_channels)), row(mean.element, values.element), said);
+    row(indexSlider(model, "channel", "Channel", data.num_channels)), row(values.element, mean.element), said);
   shown.text.textContent =
     "After a last LayerNorm, every channel is averaged over all patches: what is in the image counts, wherever it was.";
 
-  function draw() {
-    const found = numbers.part("mean");
+  function draw(found) {
     const channel = model.get("channel");
     mean.draw(numbers.part("overview").mean);
     values.draw(found.values);
@@ -63,8 +62,7 @@ export function headPane(view) {
     if (focused !== null) list.querySelector(`[data-class="${focused}"]`)?.focus();
   }
 
-  function draw() {
-    const found = numbers.part("head");
+  function draw(found) {
     const { logits } = numbers.part("overview");
     const chosen = model.get("class_index");
     drawList(logits);

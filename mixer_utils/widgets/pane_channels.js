@@ -34,8 +34,7 @@ export function channelsPane(view) {
     row(steps.column.element, steps.writes.element, over.element),
     same);
 
-  function draw() {
-    const found = numbers.part("channel mixing");
+  function draw(found) {
     const unit = model.get("hidden_unit");
     const patch = model.get("patch");
     shown.text.textContent =

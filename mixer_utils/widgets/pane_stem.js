@@ -78,12 +78,11 @@ export function stemPane(view) {
     return { element: shownIn.element, draw };
   }
 
-  function draw() {
-    const found = numbers.part("stem");
+  function draw(found) {
     const patch = model.get("patch");
     const channel = model.get("channel");
     const [r, c] = cellOf(patch, grid[1]);
-    const fed = normalised(view.easel.seen(), data);
+    const fed = normalised(view.drawing.seen(), data);
     const own = Float32Array.from(range(channels * P * P), (i) => {
       const [y, x] = cellOf(i % (P * P), P);
       return fed[(Math.floor(i / (P * P)) * H + r * P + y) * W + c * P + x];

@@ -15,27 +15,26 @@ export function tokensPane(view) {
     products: patchValues(view, { sign: "=", name: "products", title: "product" }),
     column: patchValues(view, { sign: "×", name: "column", title: "weight to write with" }),
     writes: patchValues(view, { sign: "=", name: "writes", title: "added to each patch by this unit" }),
-    added: patchValues(view, { sign: "…", name: "added", title: "and by all units together" }),
+    added: patchValues(view, { sign: "→", name: "added", title: `added by all ${data.num_units} units and the bias` }),
   };
   const moves = patchValues(view, { name: "moves", title: "what moves the patch" });
   const moved = patchValues(view, { name: "moved", title: "what the patch moves" });
   const said = sentence();
+  const title = make("h4");
   const arithmetic = make("div", {},
-    make("h4", {}),
+    title,
+    row(indexSlider(model, "channel", "Channel", data.num_channels)),
     row(steps.values.element, steps.weights.element, steps.products.element),
     said,
     row(steps.column.element, steps.writes.element, steps.added.element));
   const influence = make("div", {}, row(moves.element, moved.element), make("p", { class: "mixer-caption" },
     "Red: a change of one moves the other the same way, blue the opposite way; the derivative of what this block's " +
     "token mixing adds, for this image, averaged over the channels, skip connection left out."));
-  const controls = row(
-    choice(model, "tab", "Show", { units: "the units and one's arithmetic", patches: "which patch moves which" }),
-    indexSlider(model, "channel", "Channel", data.num_channels));
-  const shown = pane(view, "token mixing", controls, units, arithmetic, influence);
+  const tabs = { units: "the units and one's arithmetic", patches: "which patch moves which" };
+  const shown = pane(view, "token mixing", row(choice(model, "tab", "Show", tabs)), units, arithmetic, influence);
   let inside = false; // whether the units' maps have been put in
 
-  function draw() {
-    const found = numbers.part("token mixing");
+  function draw(found) {
     const block = model.get("block");
     const unit = model.get("unit");
     const channel = model.get("channel");
@@ -56,15 +55,13 @@ export function tokensPane(view) {
     }
     if (!inside) view.mixingInside(units);
     inside = true;
-    arithmetic.firstChild.textContent = `What unit ${unit} computes in channel ${channel}`;
+    title.textContent = `What unit ${unit} computes in channel ${channel}`;
     const bias = biases[block * data.num_units + unit];
     const now = unitArithmetic(
       found.values, numbers.reads(block, unit), numbers.writes(block, unit), bias, data.config.gelu,
     );
-    for (const name of ["values", "weights", "products", "column"]) steps[name].draw(now[name]);
-    const top = Math.max(largest(found.added), largest(now.writes)); // one scale: how much of the whole is this unit's?
-    steps.writes.draw(now.writes, top);
-    steps.added.draw(found.added, top);
+    for (const name of ["values", "weights", "products", "column", "writes"]) steps[name].draw(now[name]);
+    steps.added.draw(found.added);
     said.textContent =
       `All products together ${short(now.total)}, with the bias ${short(bias)}: a = ${short(now.total + bias)} → ` +
       `GELU(a) = ${short(now.active)}, which goes back to the patches:`;

@@ -5,7 +5,7 @@ import { paintValues, short, squares } from "./squares.js";
 
 /** A pane: its title, and what is in it, in rows. */
 export function pane(view, stage, ...rows) {
-  const title = make("h3", { tabindex: -1 });
+  const title = make("h3");
   const close = make("button", {
     type: "button", class: "mixer-close", "data-do": "close", "aria-label": "Close", title: "Close (Escape)",
     onclick: () => view.close(),
@@ -13,7 +13,11 @@ export function pane(view, stage, ...rows) {
   const text = make("p", { class: "mixer-lead" });
   const head = make("div", { class: "mixer-pane-head" }, title, close);
   const element = make("section", { class: "mixer-pane", "data-pane": stage, "aria-label": stage }, head, text, ...rows);
-  return { element, title, text };
+  const name = (said) => {
+    title.textContent = said;
+    element.setAttribute("aria-label", said);
+  };
+  return { element, name, text };
 }
 
 /** Things side by side. */

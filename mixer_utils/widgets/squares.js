@@ -48,13 +48,12 @@ export function squares(model, { trait, count, columns, name, label, under, say,
     const { width, height, gap } = layout;
     const wide = columns * (width + gap) - gap + 2 * LINE_ROOM;
     const tall = rows * (height + gap) - gap + 2 * LINE_ROOM;
-    canvas.setAttribute("aria-label", label());
     onCanvas(canvas, wide, tall, (context, ratio) => {
       context.scale(ratio, ratio);
       context.imageSmoothingEnabled = false;
       paint(context, corner);
       if (trait) lineAround(context, model.get(trait), BLACK, 1.5);
-      lineAround(context, under.get(), theme().mark, 2);
+      lineAround(context, under.get(), theme().accent, 2);
     });
   }
 
@@ -72,6 +71,7 @@ export function squares(model, { trait, count, columns, name, label, under, say,
     layout = { gap: 0, ...sizes };
     paint = painter;
     Object.assign(canvas.dataset, layout);
+    canvas.setAttribute("aria-label", label());
     redraw();
   }
 
@@ -161,10 +161,11 @@ export function pixelCanvas(colours, columns) {
   return canvas;
 }
 
-/** A number in as few signs as say it: 0.13, −1.2, 12. */
+/** A number in as few signs as say it: 0.13, −0.0042, 12.3. */
 export function short(value) {
   const size = Math.abs(value);
   if (size >= 1e4 || (size > 0 && size < 0.001)) return value.toExponential(0).replace("-", "−");
-  const text = value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2);
+  const small = size > 0 && size < 0.1;
+  const text = small ? value.toPrecision(2) : value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2);
   return text.replace("-", Number(text) ? "−" : "");
 }
