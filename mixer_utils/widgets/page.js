@@ -107,7 +107,7 @@ function findViews() {
       states.get(target.id).start();
     }
   };
-  const observer = new IntersectionObserver(near, { rootMargin: "400px" });
+  const observer = new IntersectionObserver(near, { rootMargin: "200px" });
   for (const place of places) observer.observe(place);
   return states;
 }

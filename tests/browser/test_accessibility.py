@@ -11,13 +11,20 @@ PICTURES = {"image", "img"}
 
 
 def nodes(page):
-    """The nodes of the tree that a screen reader gets: [(role, name, properties)]."""
+    """The nodes of the tree that a screen reader gets, as they are read: [(role, name, properties)]."""
     tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    by_id = {node["nodeId"]: node for node in tree}
     found = []
-    for node in tree:
+
+    def visit(node):
         if not node["ignored"]:
             properties = {one["name"]: one["value"].get("value") for one in node.get("properties", [])}
             found.append((node["role"]["value"], node.get("name", {}).get("value", "").strip(), properties))
+        for child in node.get("childIds", []):
+            if child in by_id:
+                visit(by_id[child])
+
+    visit(tree[0])
     return found
 
 

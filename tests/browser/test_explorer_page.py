@@ -134,7 +134,6 @@ def test_a_link_starts_the_view_it_is_about_and_leads_there(new_page, address):
     page.evaluate("mixerViews.then(() => null)")
     assert (value(page, "training", "time"), value(page, "training", "block")) == (3, 1)
     assert page.evaluate("document.querySelector('#training').getBoundingClientRect().top") < 200
-    assert page.locator("#network-view [data-drawn]").count() == 0
 
 
 def test_a_drawn_digit_stands_in_the_address_at_16_levels(opened):

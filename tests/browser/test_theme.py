@@ -171,7 +171,7 @@ def test_what_is_drawn_stands_out_from_its_ground_in_both_themes(opened, mixing)
             for name in ("ink", "muted", "paper", "fill", "edge", "accent", "mark")
         }
         for text in ("ink", "muted"):
-            assert min(contrast(style[text], style[ground]) for ground in ("paper", "fill")) > 7
+            assert min(contrast(style[text], style[ground]) for ground in ("paper", "fill")) >= 4.5
         for drawn in ("edge", "accent", "mark"):
             assert contrast(style[drawn], style["paper"]) > 3, (scheme, drawn)
         assert contrast(style["accent"], style["fill"]) > 3  # a bar
