@@ -246,7 +246,7 @@ TOUR = [
         "text": text,
     }
     for stage, text in [
-        ("image", "The image is all that the network gets: draw on it, and every number below is computed anew."),
+        ("image", "The image is all that the network gets: draw on it, and every other number is computed anew."),
         ("patches", "It is cut into patches that do not overlap, and from here on each of them is one row of a list."),
         ("stem", "The stem, one linear map that is the same for all patches, makes each of them a token of numbers."),
         (

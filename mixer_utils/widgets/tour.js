@@ -32,7 +32,7 @@ export function tour(steps, views, button, root) {
       end();
       return;
     }
-    const begins = at === null;
+    const losesFocus = at === null || (to <= 0 && document.activeElement === back); // a disabled button has none
     at = Math.max(0, to);
     const step = known[at];
     panel.hidden = false;
@@ -40,7 +40,7 @@ export function tour(steps, views, button, root) {
     sentence.textContent = step.text;
     back.disabled = at === 0;
     next.textContent = at === last ? "Finish" : "Next";
-    if (begins || document.activeElement === document.body) next.focus({ preventScroll: true });
+    if (losesFocus) next.focus({ preventScroll: true });
     const view = views.get(step.view);
     await view.start();
     if (known[at] !== step) return; // the reader has gone on
