@@ -79,6 +79,7 @@ def test_no_two_canvases_of_a_view_are_called_the_same(new_page, address):
     page = new_page(offline=True)
     page.goto(address)
     start_all(page)
+    page.wait_for_function(NAMED)
     for section in SECTIONS:
         labels = page.locator(f"#{section.name}-view canvas[role]").evaluate_all(
             "(all) => all.map((one) => one.ariaLabel)"

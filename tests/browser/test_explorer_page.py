@@ -12,7 +12,8 @@ from mixer_utils.widgets.page import embedded, write_explorer
 VIEWS = ["network", "learn", "training"]
 # What Tab stops at, in the order of the document.
 STOPS = """() => [...document.querySelectorAll("a[href], button, input, select, canvas[tabindex='0']")]
-  .filter((element) => element.checkVisibility({ visibilityProperty: true }) && !element.disabled && element.tabIndex >= 0)"""
+  .filter((element) => element.checkVisibility({ visibilityProperty: true }))
+  .filter((element) => !element.disabled && element.tabIndex >= 0)"""
 
 
 @pytest.fixture(scope="module")
