@@ -1,7 +1,8 @@
 // The board: an image that is drawn on by mouse, touch or keyboard, and whose patches can be hidden.
 
 import {
-  arrow, cellOf, claim, clamp, hoveredPatch, make, mapCanvas, neighbour, onCanvas, pointer, range, segment, set,
+  BLACK, WHITE, arrow, cellOf, claim, clamp, hoveredPatch, make, mapCanvas, neighbour, onCanvas, pointer, range, segment,
+  set, theme,
 } from "./kit.js";
 
 /**
@@ -110,7 +111,7 @@ export function drawingBoard(model, drawing, { side, label = "The image: draw he
   // --- what is seen ---
   function draw() {
     const picture = imageCanvas(drawing.pixels(), [channels, height, width]);
-    const accent = colourOf(canvas, "accent");
+    const { accent } = theme();
     onCanvas(canvas, width * side, height * side, (context, ratio) => {
       context.imageSmoothingEnabled = false;
       context.drawImage(picture, 0, 0, canvas.width, canvas.height);
@@ -145,7 +146,7 @@ export function drawingBoard(model, drawing, { side, label = "The image: draw he
   function drawPen(context) {
     const down = drawing.penIsDown();
     const radius = side * (down ? 0.8 : 1.4);
-    for (const [strokeStyle, lineWidth] of [["#000", 4], [down ? "#ff9d00" : "#ffd27f", 2]]) {
+    for (const [strokeStyle, lineWidth] of [[BLACK, 4], [down ? theme().mark : WHITE, 2]]) {
       Object.assign(context, { strokeStyle, lineWidth });
       context.beginPath();
       context.arc(pen[1] * side, pen[0] * side, radius, 0, 7);
@@ -295,7 +296,7 @@ export function hatchSquare(context, x, y, size) {
   context.beginPath();
   context.rect(x, y, size, size);
   context.clip();
-  for (const [strokeStyle, lineWidth] of [["#000", 4], ["#f0a030", 2]]) {
+  for (const [strokeStyle, lineWidth] of [[BLACK, 4], [theme().mark, 2]]) {
     Object.assign(context, { strokeStyle, lineWidth });
     context.beginPath();
     for (let at = -size; at < size; at += 9) {
@@ -310,11 +311,4 @@ export function hatchSquare(context, x, y, size) {
 export function outlineSquare(context, x, y, size, style) {
   Object.assign(context, { strokeStyle: style, lineWidth: 2 });
   context.strokeRect(x - 1, y - 1, size + 2, size + 2);
-}
-
-const COLOURS = { ink: "#1a1a1a", accent: "#0072b2" };
-
-/** One of the view's colours, for canvases, which know no CSS. */
-export function colourOf(element, name) {
-  return getComputedStyle(element).getPropertyValue(`--mixer-${name}`) || COLOURS[name];
 }

@@ -7,6 +7,7 @@ import {
   unpack,
 } from "./kit.js";
 import { Mixer } from "./mixer.js";
+import { answerInWords, photoControls } from "./photo.js";
 
 export function digit(model, root) {
   const data = model.get("data");
@@ -26,7 +27,16 @@ export function digit(model, root) {
   const sizes = { channels: 1, height: H, width: W, patchSize: P, examples };
   const drawing = drawnImage(model, sizes, () => {
     found = null;
+    photo.follow(drawing.pixels());
     again();
+  });
+  const photo = photoControls(root, {
+    imageShape: data.mixer.image_shape, pictures: data.pictures,
+    onDigit: (pixels) => {
+      drawing.commit(pixels);
+      found ||= compute();
+      return answerInWords(found.probabilities, data.class_names);
+    },
   });
 
   // --- controls and panels ---
@@ -38,6 +48,7 @@ export function digit(model, root) {
     button("Clear", drawing.clear),
     button("Centre", drawing.centre),
     button("Show all patches", () => set(model, { hidden: [] })),
+    ...photo.buttons,
     ...(data.starts.length ? [digitStarts(model, data.starts)] : []),
     choice(model, "show", "Tokens", { norm: "norm over channels", channel: "one channel" }),
     channel,
@@ -51,7 +62,8 @@ export function digit(model, root) {
   const answer = make("p", { class: "mixer-answer", "aria-live": "polite" });
   const panels = [
     panel("The image", board.canvas,
-      hint("Keys: arrows move the pen, Space puts it down or lifts it, x erases, h hides the patch.")),
+      hint("Keys: arrows move the pen, Space puts it down or lifts it, x erases, h hides the patch. " +
+        "A picture of yours can be dropped here, or pasted.")),
     panel("The patches, as the stem gets them", pieces,
       hint("Click one, or arrows and Space, to hide it and to show it again.")),
     panel("The answer", answer, make("ol", { class: "mixer-bars" }, ...bars.map((bar) => bar.root))),
@@ -59,7 +71,7 @@ export function digit(model, root) {
       make("div", { class: "mixer-stages" }, ...maps.map((map, i) => panel(stages[i], map))),
       keyOf.norm.root, keyOf.channel.root),
   ];
-  const parts = frame(root, { controls, panels });
+  const parts = frame(root, { controls, panels: [photo.panel, ...panels] });
   root.mixer = mixer; // for tests
 
   // --- from the image to the answer ---

@@ -13,7 +13,11 @@ const GUTTER = 26; // beside a map, where the branch leaves the line and comes b
 const SPACES = [16, 34]; // between two boxes of a row, at least and at most
 const NARROW = 560; // a width below which a block fills a row
 
-/** view: what network.js shares. Returns the element, draw(run), place(pane) and more. */
+/**
+ * `view` is what network.js shares. Returns the element; draw(overview, run), at once or from left to right; drawInput()
+ * and drawBoard() for while one draws; put(pane, stage, block), which opens a stage; layout(), when the width has changed;
+ * and focus(stage, block).
+ */
 export function flow(view) {
   const { model, data, grid } = view;
   const [rows, columns] = grid;
@@ -22,11 +26,12 @@ export function flow(view) {
   const P = data.config.patch_size;
   const [channels, H, W] = data.image_shape;
   const lines = svg("svg", { class: "mixer-lines", "aria-hidden": "true" });
-  const element = make("div", { class: "mixer-flow", role: "group", "aria-label": "The network, from image to answer" }, lines);
+  const named = { role: "group", "aria-label": "The network, from image to answer" };
+  const element = make("div", { class: "mixer-flow", ...named }, lines);
   const heads = `mixer-heads-${++pictures}`;
   const withHead = { "marker-end": `url(#${heads})` };
-  const boxes = []; // in the order of the flow: {element, button, stage, block, draw}
-  const blocks = []; // the boxes of each block's halves: {after, branch}
+  const boxes = []; // in the order of the flow: {element, button, stage, block}
+  const blocks = []; // of each its two halves: {after, branch, box}
   let cell = 4; // the side of a patch in the small maps
   let shown = null; // the overview that is drawn
 
@@ -186,7 +191,7 @@ export function flow(view) {
     });
   }
 
-  /** Every drawing in the order of the flow. Each map has its own scale, or tokens have one and what is added another. */
+  /** Every drawing in the order of the flow: each map on its own scale, or tokens on one and what is added on another. */
   function drawings(next) {
     const shared = model.get("colours") === "shared";
     const norm = model.get("show") === "norm";
@@ -292,11 +297,15 @@ export function flow(view) {
     const imageBox = boxOf(board.canvas);
     const patchBox = boxOf(pieces.canvas);
     const stemBox = boxOf(stemMap.canvas);
-    path(`M${imageBox.across} ${boxOf(image.element).bottom + 1} V${boxOf(patches.element).top - 1}`, "mixer-branch", withHead);
+    const [upper, lower] = [boxOf(image.element).bottom + 1, boxOf(patches.element).top - 1];
+    path(`M${imageBox.across} ${upper} V${lower}`, "mixer-branch", withHead);
     const [fromX, toX] = [patchBox.right + 2, stemBox.left - 4];
     const turn = Math.min(6, (toX - fromX) / 3);
-    path(`M${fromX} ${patchBox.middle} q${turn} 0 ${turn} ${-turn} V${stemBox.middle + turn} q0 ${-turn} ${turn} ${-turn} H${toX}`,
-      "mixer-branch", withHead);
+    const corner = `${turn} ${-turn}`;
+    path(
+      `M${fromX} ${patchBox.middle} q${turn} 0 ${corner} V${stemBox.middle + turn} q0 ${-turn} ${corner} H${toX}`,
+      "mixer-branch", withHead,
+    );
     trunk = [];
     let from = { x: stemBox.right, y: stemBox.middle };
     blocks.forEach((halves) => {
@@ -307,11 +316,10 @@ export function flow(view) {
     });
     const meanBox = boxOf(strip);
     const headBox = boxOf(head.element);
-    const into = { x: meanBox.left - 3, y: meanBox.top < from.y && meanBox.bottom > from.y ? from.y : meanBox.middle };
+    const crosses = (one, y) => one.top < y && one.bottom > y;
+    const into = { x: meanBox.left - 3, y: crosses(meanBox, from.y) ? from.y : meanBox.middle };
     trunk.push(path(joint(from, into), "mixer-trunk", withHead));
-    const out = { x: meanBox.right + 1, y: into.y };
-    trunk.push(path(joint(out, { x: headBox.left - 3, y: headBox.top < out.y && headBox.bottom > out.y ? out.y : headBox.middle }),
-      "mixer-trunk", withHead));
+    trunk.push(path(`M${meanBox.right + 1} ${into.y} H${headBox.left - 3}`, "mixer-trunk", withHead));
     for (const { after, branch } of blocks.flat()) drawBranch(path, boxOf(after.canvas), boxOf(branch.canvas));
   }
 
@@ -322,7 +330,8 @@ export function flow(view) {
     const y = after.middle;
     const below = (after.bottom + branch.top) / 2;
     path(`M${leave} ${y} V${branch.middle - 6} q0 6 6 6 H${branch.left - 3}`, "mixer-branch", withHead);
-    path(`M${branch.left + 12} ${branch.top} V${below + 5} q0 -5 -5 -5 H${back + 5} q-5 0 -5 -5 V${y + 9}`, "mixer-branch", withHead);
+    const up = `M${branch.left + 12} ${branch.top} V${below + 5} q0 -5 -5 -5 H${back + 5} q-5 0 -5 -5 V${y + 9}`;
+    path(up, "mixer-branch", withHead);
     lines.append(svg("circle", { cx: back, cy: y, r: 6.5, class: "mixer-plus" }));
     path(`M${back - 3.5} ${y} h7 M${back} ${y - 3.5} v7`, "mixer-plus");
   }
@@ -330,10 +339,11 @@ export function flow(view) {
   /** A line to the right; to a place in a row below, around between the rows. */
   function joint(from, to) {
     if (Math.abs(from.y - to.y) < 2 && to.x > from.x) return `M${from.x} ${from.y} H${to.x}`;
-    const row = stations.map(boxOf).filter((one) => one.top < from.y && one.bottom > from.y);
+    const all = stations.map(boxOf);
+    const row = all.filter((one) => one.top < from.y && one.bottom > from.y);
     const right = Math.min(Math.max(...row.map((one) => one.right)) + 9, element.clientWidth - 2);
-    const target = stations.map(boxOf).find((one) => one.left <= to.x && one.right >= to.x && one.bottom > to.y && one.top < to.y);
-    const left = Math.max((target ? target.left : to.x) - 9, 2);
+    const next = all.filter((one) => one.top < to.y && one.bottom > to.y);
+    const left = Math.max(Math.min(...next.map((one) => one.left)) - 9, 2);
     const between = Math.max(...row.map((one) => one.bottom)) + 9;
     return `M${from.x} ${from.y} H${right - 6} q6 0 6 6 V${between - 6} q0 6 -6 6 H${left + 6} q-6 0 -6 6 ` +
       `V${to.y - 6} q0 6 6 6 H${to.x}`;

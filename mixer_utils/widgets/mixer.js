@@ -111,9 +111,7 @@ export class Mixer {
       const gained = new Float32Array(D * S); // mean over channels of GELU's slope times LayerNorm's, times W_1
       for (let h = 0; h < D; h++) {
         for (let s = 0; s < S; s++) {
-          let total = 0;
-          for (let c = 0; c < C; c++) total += units[h * C + c] * slopes[s * C + c];
-          gained[h * S + s] = (total / C) * reads[h * S + s];
+          gained[h * S + s] = (dot(units, h * C, slopes, s * C, C) / C) * reads[h * S + s];
         }
       }
       return left(writes, new Float32Array(S), gained, S);
@@ -211,7 +209,10 @@ function moments(x, s, C) {
   let variance = 0;
   for (let i = s * C; i < (s + 1) * C; i++) mean += x[i];
   mean /= C;
-  for (let i = s * C; i < (s + 1) * C; i++) variance += (x[i] - mean) ** 2;
+  for (let i = s * C; i < (s + 1) * C; i++) {
+    const difference = x[i] - mean;
+    variance += difference * difference;
+  }
   return [mean, Math.sqrt(variance / C + EPS)];
 }
 
@@ -237,14 +238,19 @@ function layerNormSlopes(x, S, C, weight) {
 
 const ROOT = Math.sqrt(2 / Math.PI);
 
+/** The tanh in GELU's approximate form. By exp, which takes a third of the time of Math.tanh and of a power. */
+function geluTanh(x) {
+  return 1 - 2 / (1 + Math.exp(2 * ROOT * (x + 0.044715 * x * x * x)));
+}
+
 export function geluOf(x, form) {
-  if (form === "tanh") return 0.5 * x * (1 + Math.tanh(ROOT * (x + 0.044715 * x ** 3)));
+  if (form === "tanh") return 0.5 * x * (1 + geluTanh(x));
   return 0.5 * x * (1 + erf(x / Math.SQRT2));
 }
 
 function geluSlope(x, form) {
   if (form === "tanh") {
-    const t = Math.tanh(ROOT * (x + 0.044715 * x ** 3));
+    const t = geluTanh(x);
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * ROOT * (1 + 3 * 0.044715 * x * x);
   }
   const bell = Math.exp((-x * x) / 2);

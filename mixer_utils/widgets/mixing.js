@@ -49,7 +49,9 @@ export function mixing(model, root, data = model.get("data")) {
     tiles.canvas.setAttribute("aria-keyshortcuts", "b");
     tiles.canvas.addEventListener("keydown", switchSides);
   }
-  const parts = frame(root, { controls: [...controls, key.root], panels: [panel(title, tiles.element)] });
+  const maps = panel(title, tiles.element);
+  const parts = frame(root, { controls: [...controls, key.root], panels: [maps] });
+  maps.before(parts.readout); // above a tall box it is seen while the pointer is anywhere in it
 
   function switchSides(event) {
     if (event.key !== "b" || event.ctrlKey || event.metaKey || event.altKey) return;

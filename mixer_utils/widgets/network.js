@@ -16,7 +16,7 @@ import { stemPane } from "./pane_stem.js";
 import { tokensPane } from "./pane_tokens.js";
 import { pointed, short } from "./squares.js";
 
-const FRAME = 9; // milliseconds of a frame that may go into computing, so that none is missed while one draws
+const FRAME = 8; // milliseconds of a frame that may go into computing, so that none is missed while one draws
 const PANES = {
   image: imagePane,
   patches: patchesPane,
@@ -37,6 +37,7 @@ export function network(model, root) {
   const panes = {}; // those that have been open, by stage
   let mustCompute = true; // the image is another one
   let run = false; // whether the change is to be seen running through the network
+  let overview = null; // what the small maps show
 
   const view = {
     model, root, data, table, numbers,
@@ -49,11 +50,12 @@ export function network(model, root) {
       return `${patch} (row ${row}, column ${column})`;
     },
     spread: (values) => `from ${short(Math.min(...values))} to ${short(Math.max(...values))}`,
-    answered,
+    overview: () => overview,
     say,
     open,
     close,
     legends,
+    computeNow,
     mixingInside: (place) => mixing(model, place, data.mixing),
   };
   const [channels, height, width] = data.image_shape;
@@ -108,15 +110,14 @@ export function network(model, root) {
     parts.readout.textContent = what ? `${what()}.` : resting();
   }
   function answered() {
-    const probabilities = softmax(numbers.part("overview").logits);
+    const probabilities = softmax(overview.logits);
     const best = probabilities.indexOf(Math.max(...probabilities));
     return `The answer: ${data.class_names[best]}, ${digitPercent(probabilities[best])}.`;
   }
   function resting() {
-    const next = numbers.part("overview");
     const patch = view.under.patch.get() ?? model.get("patch");
-    const last = next.blocks.at(-1)[patch];
-    return `Patch ${view.named(patch)}: ${view.whatSquares()} is ${short(next.stem[patch])} after the stem ` +
+    const last = overview.blocks.at(-1)[patch];
+    return `Patch ${view.named(patch)}: ${view.whatSquares()} is ${short(overview.stem[patch])} after the stem ` +
       `and ${short(last)} after the last block. ${answered()}`;
   }
 
@@ -177,7 +178,8 @@ export function network(model, root) {
     waiting.textContent = fresh ? "" : "Python computes this model's numbers: without a kernel they stay as they were.";
     if (drawing || numbers.busy()) picture.drawInput();
     if (!numbers.busy()) {
-      picture.draw(numbers.part("overview"), run && !drawing);
+      overview = numbers.part("overview");
+      picture.draw(overview, run && !drawing);
       run = false;
       drawPane();
     }
@@ -185,6 +187,14 @@ export function network(model, root) {
     say(saying);
     if (numbers.busy()) again();
     root.dataset.busy = String(numbers.busy());
+  }
+
+  /** The answer to the image at hand; null where Python computes it. */
+  function computeNow() {
+    if (!data.mixer) return null;
+    numbers.start(view.drawing.seen());
+    while (numbers.busy()) numbers.advance(1000);
+    return softmax(numbers.part("overview").logits);
   }
 
   function computed(drawing) {
@@ -204,13 +214,13 @@ export function network(model, root) {
     if (model.get("stage") === "image") drawPane();
     say(saying);
   });
-  model.on("change:start", () => (run = true));
+  model.on("change:start", () => (run = model.get("start") >= 0)); // what is drawn is followed stroke by stroke
   const traits = [
-    "stage", "block", "unit", "hidden_unit", "patch", "channel", "class_index", "show", "colours", "tab", "start", "pixels",
-    "hidden",
+    "stage", "block", "unit", "hidden_unit", "patch", "channel", "class_index", "show", "colours", "tab", "before", "start",
+    "pixels", "hidden",
   ];
-  const again = drawnFrom(model, traits, root, draw);
   picture.layout();
+  const again = drawnFrom(model, traits, root, draw);
   onWidth(root, () => {
     picture.layout();
     drawPane(true);

@@ -398,17 +398,17 @@ def weights_that_fit(model, sent, images):
     biases = [block.token_mixing.dense_0.bias.detach().float().cpu().numpy() for block in model.blocks]
     with_maps = {"mixing": sent, "biases": packed(np.stack(biases))}
     maps_alone = {**with_maps, "mixing": {**sent, "sides": sent["sides"][:1]}}
+    filters = {"filters": packed(model.stem.proj.weight.detach().float().cpu().numpy(), "float16")}
+    choices = [{**with_maps, **filters}, {**maps_alone, **filters}, maps_alone]
     count = sum(tensor.numel() for tensor in model.parameters())
     if 2 * count <= room():  # else it is too large in half precision, too, and is not packed to find that out
-        mixer = packed_mixer(model)
-        for maps in (with_maps, maps_alone):
-            if bytes_in(maps) + bytes_in(mixer) + images.nbytes <= room():
-                return {**maps, "mixer": mixer}
-    filters = packed(model.stem.proj.weight.detach().float().cpu().numpy(), "float16")
-    for maps in ({**with_maps, "filters": filters}, {**maps_alone, "filters": filters}, maps_alone):
-        if bytes_in(maps) + images.nbytes <= room():
-            return maps
-    most = (room() - bytes_in(maps_alone)) // images[0].nbytes
+        mixer = {"mixer": packed_mixer(model)}
+        if bytes_in({**maps_alone, **mixer}) <= room():
+            choices = [{**with_maps, **mixer}, {**maps_alone, **mixer}]
+    for data in choices:
+        if bytes_in(data) + images.nbytes <= room():
+            return data
+    most = max(0, room(bytes_in(choices[-1])) // images[0].nbytes)
     raise ValueError(f"{len(images)} images are too many to send: give at most {most} of them.")
 
 
@@ -425,26 +425,35 @@ def bytes_in(value):
 
 
 def images_to_start_from(model, copy, images):
-    """{"starts": [{"group", "label"}], "images": uint8 (N, in_channels, H, W), "mean", "std", "class_names", "note"}.
+    """{"starts": [{"group", "label"}], "images": uint8 (N, in_channels, H, W), "mean", "std", "class_names", "note",
+    "pictures": how a photograph is made into an image}.
 
     Raises ValueError for images that the model does not take.
     """
-    names = [str(name) for name in about(model).get("class_names") or range(model.config["num_classes"])]
+    data, note = (None, "") if images is not None else data_of(model)
+    names = about(model).get("class_names") or (data.class_names if data else range(model.config["num_classes"]))
+    names = [str(name) for name in names]
+    starts = []
     if images is not None:
         images, mean, std = example_images(model, images)
         starts = [{"group": "Images", "label": f"image {i}"} for i in range(len(images))]
-        return {"starts": starts, "images": images, "mean": mean, "std": std, "class_names": names, "note": ""}
-    data, note = data_of(model)
-    if data is None:
+    elif data:
+        mean, std = digit.mean_and_std(model, data)
+        starts, images = examples(copy, data, mean, std, names)
+    else:
         channels = model.image_shape[0]
-        mean = list(about(model).get("mean", [0.5] * channels))
-        std = list(about(model).get("std", [0.5] * channels))
+        mean = about(model).get("mean", [0.5] * channels)
+        std = about(model).get("std", [0.5] * channels)
         images = np.zeros((0, *model.image_shape), np.uint8)
-        return {"starts": [], "images": images, "mean": mean, "std": std, "class_names": names, "note": note}
-    mean, std = digit.mean_and_std(model, data)
-    names = [str(name) for name in about(model).get("class_names") or data.class_names]
-    starts, images = examples(copy, data, mean, std, names)
-    return {"starts": starts, "images": images, "mean": list(mean), "std": list(std), "class_names": names, "note": ""}
+    return {
+        "starts": starts,
+        "images": images,
+        "mean": list(mean),
+        "std": list(std),
+        "class_names": names,
+        "note": note,
+        "pictures": digit.pictures_for(model, data),
+    }
 
 
 def data_of(model):

@@ -51,7 +51,7 @@ export function numbersHere(model) {
     }
     return found;
   }
-  const channelOf = (tokens, channel = model.get("channel")) => Float32Array.from(range(S), (s) => tokens[s * C + channel]);
+  const channelOf = (tokens) => Float32Array.from(range(S), (s) => tokens[s * C + model.get("channel")]);
   const columnOf = (matrix, column, width) => {
     return Float32Array.from(range(matrix.length / width), (row) => matrix[row * width + column]);
   };

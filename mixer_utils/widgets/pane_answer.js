@@ -9,8 +9,8 @@ import { short } from "./squares.js";
 export function meanPane(view) {
   const { model, data, numbers } = view;
   const mean = vectorValues(view, {
-    sign: "→", name: "means", title: `the mean token: ${data.num_channels} channels`, trait: "channel", count: data.num_channels,
-    under: view.under.channel, each: "channel",
+    sign: "→", name: "means", title: `the mean token: ${data.num_channels} channels`,
+    trait: "channel", count: data.num_channels, under: view.under.channel, each: "channel",
   });
   const values = patchValues(view, { name: "values", title: "this channel in every patch" });
   const said = sentence();
@@ -21,7 +21,7 @@ export function meanPane(view) {
 
   function draw(found) {
     const channel = model.get("channel");
-    mean.draw(numbers.part("overview").mean);
+    mean.draw(view.overview().mean);
     values.draw(found.values);
     values.heading.textContent = `channel ${channel} of every patch`;
     const average = total(found.values) / data.num_patches;
@@ -41,8 +41,8 @@ export function headPane(view) {
   const shown = pane(view, "head",
     row(choice(model, "class_index", "Class", names)), row(list, votes.element), said);
   shown.text.textContent =
-    "The mean and the head are linear: a class's logit is the sum of what every patch contributes, its vote, and a bias. " +
-    "Softmax turns the logits into probabilities.";
+    "The mean and the head are linear: a class's logit is the sum of what every patch contributes, its vote, and a " +
+    "bias. Softmax turns the logits into probabilities.";
 
   function drawList(logits) {
     const probabilities = softmax(logits);
@@ -63,7 +63,7 @@ export function headPane(view) {
   }
 
   function draw(found) {
-    const { logits } = numbers.part("overview");
+    const { logits } = view.overview();
     const chosen = model.get("class_index");
     drawList(logits);
     votes.draw(found.votes);

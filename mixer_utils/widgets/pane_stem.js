@@ -2,7 +2,7 @@
 
 import { cellOf, indexSlider, largest, range, segment } from "./kit.js";
 import { normalised } from "./numbers.js";
-import { pane, part, patchValues, row, sentence, total } from "./panes.js";
+import { pane, part, patchValues, roomIn, row, sentence, total } from "./panes.js";
 import { colouredPixels, paintValues, pixelCanvas, pointed, short, squares } from "./squares.js";
 
 export function stemPane(view) {
@@ -31,7 +31,8 @@ export function stemPane(view) {
     let values = [];
     const each = P * P;
     const maps = range(channels).map((channel) => squares(model, {
-      trait: null, count: each, columns: P, name: channels === 1 ? name : `${name} ${channel}`, under: pixel, keys: false,
+      trait: null, count: each, columns: P, name: channels === 1 ? name : `${name} ${channel}`, under: pixel,
+      keys: false,
       label: () => `${title}${channels === 1 ? "" : `, channel ${channel} of the image`}, ${view.spread(values)}`,
       say: (i) => view.say(i === null ? null : () => sayPixel(channel * each + i)),
     }));
@@ -58,7 +59,7 @@ export function stemPane(view) {
   /** Every filter, a small picture each; a click chooses its channel. */
   function filterTiles() {
     const size = P * Math.max(1, Math.floor(28 / P));
-    const columns = Math.min(C, 16);
+    const columns = Math.max(1, Math.min(C, 16, Math.floor(roomIn(view) / (size + 3))));
     const each = channels * P * P;
     const tiles = squares(model, {
       trait: "channel", count: C, columns, name: "filters", under: view.under.channel,
@@ -66,15 +67,16 @@ export function stemPane(view) {
       say: (c) => view.say(c === null ? null : () => `The filter of channel ${c}`),
     });
     const shownIn = part("", `all ${C} filters, a channel each`, tiles.canvas);
-    const pictures = () => range(C).map((c) => filterPicture(segment(numbers.filters, c, each), channels, P, view.table));
+    const filterOf = (c) => segment(numbers.filters, c, each);
+    const pictures = () => range(C).map((c) => filterPicture(filterOf(c), channels, P, view.table));
     const draw = () => {
       const drawn = pictures();
       tiles.draw({ width: size, height: size, gap: 3 }, (context, corner) => {
         drawn.forEach((picture, c) => context.drawImage(picture, ...corner(c), size, size));
       });
-      shownIn.note.textContent = channels === 3 ? "red, green and blue: the filter's weights for each" : "each on its own scale";
+      const colours = "red, green and blue: the filter's weights for each";
+      shownIn.note.textContent = channels === 3 ? colours : "each on its own scale";
     };
-    shownIn.element.classList.add("mixer-wide");
     return { element: shownIn.element, draw };
   }
 
@@ -105,7 +107,7 @@ export function stemPane(view) {
   return { ...shown, draw };
 }
 
-/** A filter as a picture of P x P pixels: in the colours of signed numbers, or for three channels in red, green, blue. */
+/** A filter as a picture of P x P pixels: in the colours of signed numbers, of three channels in red, green and blue. */
 function filterPicture(filter, channels, P, table) {
   const scale = largest(filter) || 1;
   if (channels !== 3) return colouredPixels(segment(filter, 0, P * P), scale, table, P);

@@ -15,7 +15,9 @@ export function tokensPane(view) {
     products: patchValues(view, { sign: "=", name: "products", title: "product" }),
     column: patchValues(view, { sign: "×", name: "column", title: "weight to write with" }),
     writes: patchValues(view, { sign: "=", name: "writes", title: "added to each patch by this unit" }),
-    added: patchValues(view, { sign: "→", name: "added", title: `added by all ${data.num_units} units and the bias` }),
+    added: patchValues(view, {
+      sign: "→", name: "added", title: `added by all ${data.num_units} units and the bias`,
+    }),
   };
   const moves = patchValues(view, { name: "moves", title: "what moves the patch" });
   const moved = patchValues(view, { name: "moved", title: "what the patch moves" });
@@ -43,8 +45,8 @@ export function tokensPane(view) {
     arithmetic.hidden = patches;
     influence.hidden = !patches;
     shown.text.textContent =
-      `Each of the ${data.num_channels} channels is mixed alone, with the same weights: ${data.num_units} hidden units read ` +
-      `the channel's ${data.num_patches} values, one from each patch, and write to all patches.`;
+      `Each of the ${data.num_channels} channels is mixed alone, with the same weights: ${data.num_units} hidden units ` +
+      `read the channel's ${data.num_patches} values, one from each patch, and write to all patches.`;
     if (patches) {
       const scale = Math.max(largest(found.moves), largest(found.moved));
       moves.heading.textContent = `what moves patch ${view.named(model.get("patch"))}`;
@@ -55,7 +57,8 @@ export function tokensPane(view) {
     }
     if (!inside) view.mixingInside(units);
     inside = true;
-    title.textContent = `What unit ${unit} computes in channel ${channel}`;
+    const trained = model.get("before") ? ", with the weights as they are now" : "";
+    title.textContent = `What unit ${unit} computes in channel ${channel}${trained}`;
     const bias = biases[block * data.num_units + unit];
     const now = unitArithmetic(
       found.values, numbers.reads(block, unit), numbers.writes(block, unit), bias, data.config.gelu,

@@ -1,6 +1,6 @@
-// What the panes of the network's stages share: a title that closes, steps of arithmetic, maps over the patches, vectors.
+// What the panes of the network's stages share: a title and a button that closes, steps of arithmetic, maps, vectors.
 
-import { largest, make } from "./kit.js";
+import { clamp, largest, make } from "./kit.js";
 import { paintValues, short, squares } from "./squares.js";
 
 /** A pane: its title, and what is in it, in rows. */
@@ -8,7 +8,7 @@ export function pane(view, stage, ...rows) {
   const title = make("h3");
   const close = make("button", {
     type: "button", class: "mixer-close", "data-do": "close", "aria-label": "Close", title: "Close (Escape)",
-    onclick: () => view.close(),
+    onclick: view.close,
   }, "×");
   const text = make("p", { class: "mixer-lead" });
   const head = make("div", { class: "mixer-pane-head" }, title, close);
@@ -39,6 +39,11 @@ export function sentence() {
   return make("p", { class: "mixer-arithmetic" });
 }
 
+/** How wide a drawing in a pane can be, CSS pixels, beside its sign. */
+export function roomIn(view) {
+  return view.root.clientWidth - 108;
+}
+
 /** A map of a number for each patch. Its draw(values, scale) says below what its colours cover. */
 export function patchValues(view, { sign = "", name, title, said }) {
   const { grid, model } = view;
@@ -52,7 +57,8 @@ export function patchValues(view, { sign = "", name, title, said }) {
   const draw = (next, scale = largest(next)) => {
     values = next;
     const longer = Math.max(...grid);
-    const side = longer <= 7 ? Math.min(44, Math.floor(300 / longer)) : Math.max(2, Math.floor(168 / longer));
+    const most = longer <= 7 ? Math.min(308, 44 * longer) : 168;
+    const side = Math.max(2, Math.floor(Math.min(most, roomIn(view)) / longer));
     const size = { width: side, height: side, numbers: true };
     Object.assign(map.canvas.dataset, { scale });
     map.draw(size, paintValues(values, scale, view.table, grid[1], size));
@@ -71,9 +77,9 @@ export function vectorValues(view, { sign = "", name, title, trait, count, under
     say: (i) => view.say(i === null ? null : () => `${title}, ${each} ${i}: ${short(values[i])}`),
   });
   const shown = part(sign, title, map.canvas);
-  const side = Math.max(2, Math.min(22, Math.floor(264 / columns)));
   const draw = (next, scale = largest(next)) => {
     values = next;
+    const side = clamp(Math.floor(Math.min(264, roomIn(view)) / columns), 2, 22);
     Object.assign(map.canvas.dataset, { scale });
     const size = { width: side, height: side };
     map.draw(size, paintValues(values, scale, view.table, columns, size));

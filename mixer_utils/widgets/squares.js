@@ -2,7 +2,7 @@
 // the chosen one and the one under the pointer, which all that is drawn of a view shares.
 
 import {
-  BLACK, WHITE, arrow, cellOf, css, make, onCanvas, place, pointer, readableOn, set, theme,
+  BLACK, WHITE, arrow, cellOf, clamp, css, make, onCanvas, place, pointer, readableOn, set, theme,
 } from "./kit.js";
 
 /** What is under the pointer, shared by several drawings, as kit.js's hoveredPatch: get() is null for none. */
@@ -22,10 +22,10 @@ export function pointed() {
 /**
  * A canvas of `count` squares in rows of `columns`; one of them is the value of `trait`, where there is one.
  *
- * `name` tells the drawings of a view apart, `label()` says what is seen, `under` is what `pointed` makes. `say(i)` hears
- * which square is under the pointer. A click calls `pick(i)`, which sets the trait by default; with `keys` the arrow keys
- * move the trait. `draw({width, height, gap}, paint)`: sizes of a square in CSS pixels; `paint(context, corner)` draws
- * them, and `redraw()` does so again where only the lines have changed.
+ * `name` tells the drawings of a view apart, `label()` says what is seen, `under` is what `pointed` makes. `say(i)`
+ * hears which square is under the pointer. A click calls `pick(i)`, which sets the trait by default; with `keys` the
+ * arrow keys move the trait. `draw({width, height, gap}, paint)`: sizes of a square in CSS pixels;
+ * `paint(context, corner)` draws them.
  */
 export function squares(model, { trait, count, columns, name, label, under, say, pick, keys = true }) {
   const canvas = make("canvas", { role: "img", "data-map": name, tabindex: keys ? 0 : null });
@@ -115,7 +115,7 @@ export function squares(model, { trait, count, columns, name, label, under, say,
   }
   under.on(redrawSoon);
   if (trait) model.on(`change:${trait}`, redrawSoon);
-  return { canvas, draw, redraw, squareUnder };
+  return { canvas, draw };
 }
 
 const LINE_ROOM = 2; // around all squares, for the lines around those at the edge
@@ -124,6 +124,7 @@ const LINE_ROOM = 2; // around all squares, for the lines around those at the ed
 export function paintValues(values, scale, table, columns, { width, height, gap = 0, numbers = false }) {
   const tiny = gap ? null : colouredPixels(values, scale, table, columns);
   const written = numbers && width >= 28 && height >= 16;
+  const digits = scale >= 1 ? (scale < 10 ? 2 : 1) : clamp(1 - Math.floor(Math.log10(scale || 1)), 2, 4);
   return (context, corner) => {
     const [left, top] = corner(0);
     if (tiny) context.drawImage(tiny, left, top, columns * width, tiny.height * height);
@@ -140,7 +141,8 @@ export function paintValues(values, scale, table, columns, { width, height, gap 
       }
       if (!written) return;
       context.fillStyle = readableOn(colour);
-      context.fillText(short(value), x + width / 2, y + height / 2);
+      const text = value.toFixed(digits);
+      context.fillText(text.replace("-", Number(text) ? "−" : ""), x + width / 2, y + height / 2);
     });
   };
 }
@@ -164,7 +166,7 @@ export function pixelCanvas(colours, columns) {
 /** A number in as few signs as say it: 0.13, −0.0042, 12.3. */
 export function short(value) {
   const size = Math.abs(value);
-  if (size >= 1e4 || (size > 0 && size < 0.001)) return value.toExponential(0).replace("-", "−");
+  if (size >= 1e4 || (size > 0 && size < 0.001)) return value.toExponential(1).replaceAll("-", "−");
   const small = size > 0 && size < 0.1;
   const text = small ? value.toPrecision(2) : value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2);
   return text.replace("-", Number(text) ? "−" : "");

@@ -66,6 +66,7 @@ export function training(model, root, data = model.get("data")) {
     key.root,
   ];
   const parts = frame(root, { controls, panels: [...lines, maps] });
+  maps.before(parts.readout); // above a tall box it is seen while the pointer is anywhere in it
 
   function draw() {
     if (!root.clientWidth) return; // not on the page yet

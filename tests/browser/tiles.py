@@ -74,7 +74,7 @@ POINT = f"""async (canvas, [at, writes, patch, rows, columns]) => {{
   return [x + writes * right + (column + 0.5) * side, y + writes * down + (row + 0.5) * side];
 }}"""
 
-# Of all maps in sight: the patches with a dark line at their left, as [place, writes, patch].
+# Of all maps in sight: the patches with a dark line at their left and their right, as [place, writes, patch].
 HOVERED = f"""(canvas, [count, rows, columns]) => {{
   {PLACES}
   const over = canvas.parentElement.querySelector(".mixer-over");
@@ -86,8 +86,11 @@ HOVERED = f"""(canvas, [count, rows, columns]) => {{
     for (let patch = 0; patch < rows * columns; patch++) {{
       const left = x + writes * right + (patch % columns) * side - 0.75;
       const top = y + writes * down + (Math.floor(patch / columns) + 0.5) * side;
-      const pixel = 4 * (Math.floor(top * ratio) * over.width + Math.floor(left * ratio));
-      if (pixels[pixel + 3] > 200 && pixels[pixel] < 60) found.push([at, writes, patch]);
+      const dark = [left, left + side + 1.5].every((edge) => {{
+        const pixel = 4 * (Math.floor(top * ratio) * over.width + Math.floor(edge * ratio));
+        return pixels[pixel + 3] > 200 && pixels[pixel] < 60;
+      }});
+      if (dark) found.push([at, writes, patch]);
     }}
   }}
   return found;
@@ -124,6 +127,7 @@ def point(canvas, grid, at, writes, patch):
 
 def expect_outline(canvas, grid, order, unit):
     """A line of the colour of the text runs around the unit's tile and around none beside it."""
+    canvas.page.evaluate(FRAMES)
     at = list(order).index(unit)
     across = int(canvas.get_attribute("data-across"))
     places = [place for place in (at - across, at - 1, at, at + 1, at + across) if 0 <= place < len(order)]
