@@ -202,6 +202,8 @@ def digit_of(ink):
     several(boxes, kept)
     mask = ndimage.binary_dilation(np.isin(parts, np.array(kept) + 1), iterations=max(2, max(ink.shape) // 100))
     digit = np.clip((ink / strength - 0.3) / 0.5, 0, 1) * mask
+    if digit.max() <= 0.5:
+        raise DataError("the stroke is much fainter than what is at the picture's edge: cut that off.")
     rows = np.flatnonzero(digit.max(1) > 0.5)
     columns = np.flatnonzero(digit.max(0) > 0.5)
     return digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -121,6 +121,21 @@ def test_several_digits_are_counted_and_none_is_guessed(written, tmp_path):
     assert_told(told.value, path, "3 digits", "cut out one")
 
 
+def faint_beside_an_edge():
+    """A grey stroke, and a black bar along the picture's edge, which is left out."""
+    shade = np.full(drawn.SQUARE, 250, np.uint8)
+    shade[:, :6] = 5
+    shade[60:200, 130:142] = 116
+    return shade
+
+
+def test_a_stroke_much_fainter_than_the_picture_s_edge_is_told(tmp_path):
+    path = saved(faint_beside_an_edge(), tmp_path / "faint.png")
+    with pytest.raises(DataError) as told:
+        read_digit(path)
+    assert_told(told.value, path, "much fainter than what is at the picture's edge", "cut that off")
+
+
 def test_a_digit_of_strokes_that_do_not_touch_is_one(mnist, model, tmp_path):
     ink = np.zeros(drawn.SQUARE)
     ink[60:80, 90:200] = 1  # the hat of a 5, and the rest of it further down

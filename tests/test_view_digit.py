@@ -159,6 +159,17 @@ def test_a_model_for_images_of_another_size_has_no_examples_but_can_be_drawn_for
     assert view.data["class_names"] == [str(k) for k in range(12)]
 
 
+def test_a_photograph_is_prepared_as_the_model_s_training_images_were(model, tiny_mixer, mnist):
+    assert draw_digit(model).data["pictures"] == "digit"
+    assert draw_digit(tiny_mixer(), data=False).data["pictures"] == "digit"  # 28 x 28 and nothing known of it
+    assert draw_digit(tiny_mixer(image_size=(8, 12), patch_size=4), data=False).data["pictures"] == "stretch"
+    garments = dataclasses.replace(mnist, test=mnist.test[:50], pictures="stretch")
+    assert draw_digit(tiny_mixer(), garments).data["pictures"] == "stretch"
+    trained = tiny_mixer()
+    trained.about = {"dataset": "fashion-mnist"}
+    assert draw_digit(trained, data=False).data["pictures"] == "stretch"
+
+
 # --- traits -----------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ import torch
 import traitlets
 
 from mixer_utils import mixing, plotting
-from mixer_utils.data import DataError, load_dataset, normalize
+from mixer_utils.data import DataError, load_dataset, normalize, pictures_of
 from mixer_utils.model import MlpMixer
 from mixer_utils.widgets import base
 from mixer_utils.widgets.base import (
@@ -81,6 +81,7 @@ class DigitView(View):
                 "std": float(std[0]),
                 "class_names": names,
                 "note": note,
+                "pictures": pictures_for(model, data),
                 "num_patches": model.num_tokens,
                 "num_channels": model.config["hidden_dim"],
                 "colours": packed_colours(),
@@ -208,6 +209,20 @@ def mean_and_std(model, data):
     if data:
         return data.mean, data.std
     return [0.0], [1.0]
+
+
+def pictures_for(model, data):
+    """How a picture of one's own is made into an image, as ``read_image`` has it: "digit", or "stretch" or "crop".
+
+    As for the images that the model was trained on; where it does not say, as for the data; without data, an image of
+    28 x 28 is taken for one of MNIST's.
+    """
+    known = about(model)
+    if "pictures" in known or "dataset" in known:
+        return pictures_of(known)
+    if data:
+        return data.pictures
+    return "digit" if model.image_shape == (1, 28, 28) else "stretch"
 
 
 def usual_data(model):

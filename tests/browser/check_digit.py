@@ -237,6 +237,7 @@ def expect_shown(root, view):
     expect_tokens(root, view, grids)
 
     root.locator(".mixer-caption").hover()  # the pointer is over no patch
+    root.evaluate(FRAMES)
     _, columns = mixing.patch_grid(view.model)
     hidden = " (hidden)" if view.patch in view.hidden else ""
     where = f"row {view.patch // columns}, column {view.patch % columns}{hidden}: "

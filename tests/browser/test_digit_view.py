@@ -157,14 +157,51 @@ def test_all_of_it_can_be_done_with_the_keyboard(page, opened, model):
             page.keyboard.press("ArrowDown")
             page.keyboard.press("Space")
             break
-    assert reached == ["tool", "Clear", "Centre", "Show all patches", "start", "show", "channel",
-                       "The image: draw here", "The patches as the stem gets them: click one to hide it"]  # fmt: skip
+    assert reached == ["tool", "Clear", "Centre", "Show all patches", "Photograph…", "Camera", "start", "show",
+                       "channel", "The image: draw here",
+                       "The patches as the stem gets them: click one to hide it"]  # fmt: skip
     root.evaluate(FRAMES)
     view.pixels = bytes(page.evaluate(STATE, "pixels"))
     view.hidden, view.show, view.channel, view.patch = [4], "channel", 191, 4
     assert page.evaluate(STATE, "hidden") == [4]
     assert root.locator(".mixer-answer").inner_text().startswith("1, ")
     expect_shown(root, view)
+
+
+# The share of the edge of each square, [left, top], that has the colour of what is under the pointer.
+OUTLINED = """(canvas, [corners, size]) => {
+  const ratio = canvas.width / parseFloat(canvas.style.width), context = canvas.getContext("2d");
+  const accent = getComputedStyle(canvas).getPropertyValue("--mixer-accent") || "#0072b2";
+  const colour = [1, 3, 5].map((at) => parseInt(accent.slice(at, at + 2), 16));
+  return corners.map(([left, top]) => {
+    const { data } = context.getImageData(left * ratio, (top - 1) * ratio, size * ratio, 2 * ratio);
+    let count = 0;
+    for (let i = 0; i < data.length; i += 4) count += colour.every((one, k) => Math.abs(one - data[i + k]) < 3);
+    return count / (data.length / 4);
+  });
+}"""
+
+
+def test_a_patch_under_the_pointer_is_outlined_wherever_patches_are(page, opened, model):
+    root = opened(draw_digit(model))
+    board, pieces = root.locator("canvas.mixer-board"), root.locator("canvas[aria-label^='The patches']")
+    layouts = [(board, 0, 32 + 24, 0), (pieces, 4, 20, 4)]
+    layouts += [(root.locator(f"canvas[data-stage='{stage}']"), 2, 24, 0) for stage in range(5)]
+    page.mouse.move(1, 1)
+    for hovered, edge, size, gap in layouts:
+        row, column = (1, 2)
+        hovered.hover(position={"x": edge + (column + 0.5) * (size + gap), "y": edge + (row + 0.5) * (size + gap)})
+        root.evaluate(FRAMES)
+        assert root.locator(".mixer-readout").inner_text().startswith("Patch 6, row 1, column 2: ")
+        for canvas, edge, size, gap in layouts:
+            corners = [[edge + c * (size + gap), edge + r * (size + gap)] for r in range(1, 4) for c in range(4)]
+            shares = np.array(canvas.evaluate(OUTLINED, [corners, size]))
+            assert shares[2] > 0.9, shares
+    root.locator(".mixer-caption").hover()
+    root.evaluate(FRAMES)
+    for canvas, edge, size, gap in layouts[1:]:
+        corners = [[edge + c * (size + gap), edge + r * (size + gap)] for r in range(1, 4) for c in range(4)]
+        assert max(canvas.evaluate(OUTLINED, [corners, size])) == 0
 
 
 def test_traits_set_from_elsewhere_are_drawn(page, opened, model, mnist):
