@@ -175,7 +175,7 @@ export function learn(model, root) {
     const scale = Math.max(largest(now), largest(first)); // one for both, so that they can be compared
     const ratio = window.devicePixelRatio || 1;
     const gap = Math.round(6 * ratio);
-    const across = Math.min(units, room > 400 ? 6 : 4);
+    const across = Math.min(units, 6);
     const fitting = Math.floor(((room * ratio + gap) / across - gap) / columns);
     const side = Math.max(1, Math.min(fitting, Math.round((72 / columns) * ratio))); // of a square
     const width = across * (columns * side + gap) - gap;

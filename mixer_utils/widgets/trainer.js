@@ -1,7 +1,7 @@
 // Training of an MLP-Mixer in plain JavaScript: forward, backward, and a step of AdamW, after mixer_utils/model.py.
 //
 // Letters as in the paper: S tokens, C channels (hidden_dim), P patch side. A matrix is a flat Float32Array in row
-// order. Every layer has forward(x, rows) and backward(dy, rows): what comes in is `rows` rows of numbers, what goes out
+// order. Every layer has forward(x, rows) and backward(dy, rows). In come `rows` rows of numbers; what goes out
 // is the layer's own array, made once and written over at each step. backward() gets the derivative of the loss by what
 // forward() gave, adds those by the layer's weights to `gradients`, and returns the one by x.
 //
