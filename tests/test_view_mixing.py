@@ -9,7 +9,8 @@ from PIL import Image
 
 from mixer_utils import MlpMixer, create_mixer, load_pretrained, mixing
 from mixer_utils.widgets import base, explore_mixing
-from mixer_utils.widgets.base import MOST_SENT
+from mixer_utils.widgets.base import MOST_SENT, unpacked
+from mixer_utils.widgets.mixing import mixing_data
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +23,6 @@ def view(model):
     return explore_mixing(model)
 
 
-def sent(packed):
-    return np.frombuffer(packed["bytes"], packed["dtype"]).reshape(packed["shape"])
-
-
 def bytes_sent(value):
     if isinstance(value, dict):
         return sum(map(bytes_sent, value.values()))
@@ -35,18 +32,18 @@ def bytes_sent(value):
 
 
 def test_the_browser_gets_every_weight_of_token_mixing(view, model):
-    maps = sent(view.data["sides"][0]["maps"])
+    maps = unpacked(view.data["sides"][0]["maps"])
     for block, (reads, writes) in zip(model.blocks, maps, strict=True):
         np.testing.assert_array_equal(reads, block.token_mixing.dense_0.weight.detach().numpy())
         np.testing.assert_array_equal(writes, block.token_mixing.dense_1.weight.detach().numpy().T)
 
 
-def test_beside_it_stand_the_weights_that_the_shipped_model_s_training_began_with(view, model):
+def test_what_the_switch_shows_are_the_weights_that_the_shipped_model_s_training_began_with(view, model):
     with torch.random.fork_rng():
         torch.manual_seed(model.about["seed"])
         began = MlpMixer(**model.config)
     assert [side["title"] for side in view.data["sides"]] == ["trained", "before training"]
-    np.testing.assert_array_equal(sent(view.data["sides"][1]["maps"]), mixing.unit_maps(began).numpy())
+    np.testing.assert_array_equal(unpacked(view.data["sides"][1]["maps"]), mixing.unit_maps(began).numpy())
 
 
 def test_opening_a_view_draws_no_random_numbers_of_the_caller_s(model):
@@ -57,30 +54,51 @@ def test_opening_a_view_draws_no_random_numbers_of_the_caller_s(model):
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_units_are_sorted_by_norm_by_frequency_by_opposite_pairs_and_by_number(view):
+def test_units_are_sorted_by_structure_norm_frequency_opposite_pairs_and_number(view):
+    assert view.sort == "structure"
     for block in range(view.data["num_blocks"]):
         view.block = block
-        for side, maps in enumerate(view.maps):
-            reads = maps[block, 0]
-            found = {}
-            for sort in ["norm", "frequency", "pairs", "number"]:
-                view.sort = sort
-                found[sort] = view.order(side)
-                assert sorted(found[sort]) == list(range(len(reads)))
-                np.testing.assert_array_equal(sent(view.data["sides"][side]["orders"][sort])[block], found[sort])
-            assert (np.diff(np.linalg.norm(reads, axis=1)[found["norm"]]) <= 0).all()
-            assert (np.diff(mixing.frequency(reads, (4, 4))[found["frequency"]]) >= 0).all()
-            directions = reads / np.linalg.norm(reads, axis=1, keepdims=True)
-            cosines = directions @ directions.T
-            assert cosines[tuple(found["pairs"][:2])] == pytest.approx(cosines.min(), abs=1e-6)
-            assert list(found["number"]) == list(range(len(reads)))
+        reads = view.maps[0][block, 0]
+        found = {}
+        for sort in ["structure", "norm", "frequency", "pairs", "number"]:
+            view.sort = sort
+            found[sort] = view.order()
+            assert sorted(found[sort]) == list(range(len(reads)))
+            np.testing.assert_array_equal(unpacked(view.data["orders"][sort])[block], found[sort])
+        assert (np.diff(mixing.morans_i(reads, (4, 4))[found["structure"]]) <= 0).all()
+        assert (np.diff(np.linalg.norm(reads, axis=1)[found["norm"]]) <= 0).all()
+        assert (np.diff(mixing.frequency(reads, (4, 4))[found["frequency"]]) >= 0).all()
+        directions = reads / np.linalg.norm(reads, axis=1, keepdims=True)
+        cosines = directions @ directions.T
+        assert cosines[tuple(found["pairs"][:2])] == pytest.approx(cosines.min(), abs=1e-6)
+        assert list(found["number"]) == list(range(len(reads)))
 
 
-def test_another_model_can_stand_beside_it(tiny_mixer):
+def test_it_opens_on_the_unit_with_the_most_structure(view):
+    structure = mixing.morans_i(view.maps[0][0, 0], (4, 4))
+    assert view.unit == structure.argmax() and view.block == 0 and view.before is False
+
+
+def test_before_training_units_keep_their_places(view):
+    order = view.order().tolist()
+    view.before = True
+    assert view.order().tolist() == order
+    drawn = next(ax for ax in view.picture().axes if ax.get_images()).get_images()[0].get_array()
+    np.testing.assert_array_equal(drawn, view.maps[1][0, 0, order[0]].reshape(4, 4))
+    assert "read from the patches (before training), sorted by structure" in view.picture().alt
+
+
+def test_another_view_can_have_the_data(model, view):
+    assert mixing_data(model) == view.data
+    with pytest.raises(ValueError, match=r"^This view shows an MlpMixer, not a str: "):
+        mixing_data(model, before="mnist")
+
+
+def test_another_model_can_be_switched_to(tiny_mixer):
     one, other = tiny_mixer(0), tiny_mixer(1)
     view = explore_mixing(one, before=other)
     assert [side["title"] for side in view.data["sides"]] == ["this model", "the other model"]
-    np.testing.assert_array_equal(sent(view.data["sides"][1]["maps"]), mixing.unit_maps(other).numpy())
+    np.testing.assert_array_equal(unpacked(view.data["sides"][1]["maps"]), mixing.unit_maps(other).numpy())
 
 
 def test_what_cannot_be_shown_is_said_in_one_sentence(tiny_mixer):
@@ -97,23 +115,34 @@ def test_what_cannot_be_shown_is_said_in_one_sentence(tiny_mixer):
         explore_mixing(model, before=tiny_mixer(image_size=(56, 14)))
 
 
-def test_b_16_sends_at_most_10_mb():
+def test_b_16_is_sent_with_its_weights_before_training_in_half_the_bytes():
     model = create_mixer("B/16", num_classes=10)
-    view = explore_mixing(model)
-    assert 7_000_000 < bytes_sent(view.get_state()["data"]) <= MOST_SENT
-    halves = sent(view.data["sides"][0]["maps"])
+    data = mixing_data(model)
+    assert 7_000_000 < bytes_sent(data) <= MOST_SENT and len(data["sides"]) == 2
+    halves = unpacked(data["sides"][0]["maps"])
     assert halves.dtype == np.float16 and halves.shape == (12, 2, 384, 196)
     np.testing.assert_array_equal(halves[3, 0], model.blocks[3].token_mixing.dense_0.weight.detach().half().numpy())
-    assert len(view.data["sides"]) == 2
+
+
+def test_l_16_is_sent_with_its_weights_before_training_in_steps_of_each_map():
+    model = create_mixer("L/16", num_classes=10, hidden_dim=1, channels_mlp_dim=1)
+    data = mixing_data(model)
+    assert 9_000_000 < bytes_sent(data) <= MOST_SENT and len(data["sides"]) == 2
+    assert data["sides"][0]["maps"]["dtype"] == "int8"
+    reads = model.blocks[23].token_mixing.dense_0.weight.detach().numpy()
+    found = unpacked(data["sides"][0]["maps"])[23, 0]
+    assert (abs(found - reads) <= 0.51 / 127 * abs(reads).max(1, keepdims=True)).all()
 
 
 def test_of_a_model_too_large_for_two_the_model_alone_is_sent_and_then_nothing(monkeypatch, tiny_mixer):
-    model = tiny_mixer()  # 80 weights: 2 bytes each, and what goes with them
-    monkeypatch.setattr(base, "MOST_SENT", 300)
-    view = explore_mixing(model)
-    assert [side["title"] for side in view.data["sides"]] == ["this model"]
-    assert sent(view.data["sides"][0]["maps"]).dtype == np.float16
+    model = tiny_mixer()  # 80 weights in 20 maps: 120 bytes in steps, 160 in half precision
+    for most, dtype, count in [(800, "float32", 2), (400, "float16", 2), (300, "int8", 2), (200, "float16", 1)]:
+        monkeypatch.setattr(base, "MOST_SENT", most)
+        view = explore_mixing(model)
+        assert [side["maps"]["dtype"] for side in view.data["sides"]] == [dtype] * count
     assert view.picture().alt
+    with pytest.raises(traitlets.TraitError, match="^before is True: this model was sent alone"):
+        view.before = True
     with pytest.raises(ValueError, match=r"\b80 weights\b.*leave before= away"):
         explore_mixing(model, before=tiny_mixer(1))
     monkeypatch.setattr(base, "MOST_SENT", 100)
@@ -121,18 +150,28 @@ def test_of_a_model_too_large_for_two_the_model_alone_is_sent_and_then_nothing(m
         explore_mixing(model)
 
 
+def test_maps_in_steps_are_what_they_were_but_for_half_a_step():
+    maps = np.float32([[1, -127, 63.4], [0, 0, 0], [1e-3, -2e-3, 5e-4]])
+    sent = base.packed_maps(maps, "int8")
+    assert np.frombuffer(sent["bytes"], "int8").tolist() == [1, -127, 63, 0, 0, 0, 64, -127, 32]
+    assert len(sent["bytes"]) + len(sent["scales"]["bytes"]) == base.maps_bytes(maps.shape, "int8") == 15
+    np.testing.assert_allclose(unpacked(sent), [[1, -127, 63], [0, 0, 0], [1e-3, -2e-3, 5e-4]], rtol=0.01)
+    assert base.maps_bytes((2, 3, 4), "float16") == len(base.packed_maps(np.zeros((2, 3, 4)), "float16")["bytes"]) == 48
+
+
 @pytest.mark.parametrize("trait, value, message", [
     ("block", 4, "block is 4: it must be from 0 to 3."), ("block", -1, "block is -1: it must be from 0 to 3."),
     ("unit", 64, "unit is 64: it must be from 0 to 63."), ("patch", 16, "patch is 16: it must be from 0 to 15."),
 ])  # fmt: skip
 def test_a_trait_out_of_range_is_refused_and_stays_as_it_was(view, trait, value, message):
+    was = getattr(view, trait)
     with pytest.raises(traitlets.TraitError) as caught:
         setattr(view, trait, value)
-    assert str(caught.value) == message and getattr(view, trait) == 0
+    assert str(caught.value) == message and getattr(view, trait) == was
 
 
 def test_sort_and_scale_take_their_names_alone(view):
-    with pytest.raises(traitlets.TraitError, match="norm"):
+    with pytest.raises(traitlets.TraitError, match="structure"):
         view.sort = "beauty"
     with pytest.raises(traitlets.TraitError, match="shared"):
         view.scale = "all"
@@ -142,7 +181,7 @@ def test_its_picture_has_alt_text_that_says_what_is_seen(view):
     view.block, view.sort = 2, "frequency"
     picture = view.picture()
     assert picture.alt.startswith(
-        "What the first 48 of 64 units of block 2's token mixing read from the patches, sorted by "
+        "What the first 48 of 64 units of block 2's token mixing read from the patches (trained), sorted by "
     )
     drawn = [ax for ax in picture.axes if ax.get_images()]
     assert [ax.get_title() for ax in drawn] == [str(unit) for unit in view.order()[:48]]
@@ -169,4 +208,4 @@ def test_it_composes_with_other_widgets(view):
     view.observe(lambda change: heard.append(change["new"]), "block")
     slider.value = 3
     assert view.block == 3 and heard == [3]
-    assert {"block", "sort", "scale", "compare", "unit", "patch"} <= set(view.keys)  # all are synchronised
+    assert {"block", "sort", "scale", "before", "unit", "patch"} <= set(view.keys)  # all are synchronised

@@ -6,10 +6,14 @@ import torch
 import traitlets
 from PIL import Image
 
-from mixer_utils import mixing
+from mixer_utils import MlpMixer, mixing
 from mixer_utils.snapshots import Snapshots, load_recorded_run
 from mixer_utils.widgets import base, explore_training
-from mixer_utils.widgets.training import mosaic
+from mixer_utils.widgets import training as training_view
+from mixer_utils.widgets.base import unpacked
+from mixer_utils.widgets.front_end import joined
+from mixer_utils.widgets.page import embedded
+from mixer_utils.widgets.training import mosaic, training_data
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +26,6 @@ def view():
     return explore_training()
 
 
-def sent(packed):
-    return np.frombuffer(packed["bytes"], packed["dtype"]).reshape(packed["shape"])
-
-
 def taken(model, steps, accuracies):
     """Snapshots of a model whose weights grow by a half at each."""
     snapshots = Snapshots()
@@ -36,9 +36,9 @@ def taken(model, steps, accuracies):
 
 
 def test_the_browser_gets_the_recorded_run_as_it_is(view, run):
-    np.testing.assert_array_equal(sent(view.data["weights"]), run.weights.numpy())
-    assert sent(view.data["steps"]).tolist() == run.steps
-    np.testing.assert_array_equal(sent(view.data["validation_accuracy"]), np.float32(run.validation_accuracy))
+    np.testing.assert_array_equal(unpacked(view.data["weights"]), run.weights.numpy())
+    assert unpacked(view.data["steps"]).tolist() == run.steps
+    np.testing.assert_array_equal(unpacked(view.data["validation_accuracy"]), np.float32(run.validation_accuracy))
     assert view.data["run"] == "the run of recipe minute" and view.data["grid"] == [4, 4]
     assert sum(len(one["bytes"]) for one in view.data.values() if isinstance(one, dict) and "bytes" in one) < 1_000_000
 
@@ -49,14 +49,16 @@ def test_it_opens_at_the_end_of_the_run_and_stands_still(view):
 
 def test_tiles_are_sorted_by_the_last_snapshot_and_keep_their_places(view, run):
     last = run.weights[-1].float().numpy()
-    for sort, order in [("norm", mixing.by_norm), ("pairs", mixing.by_pairs),
+    assert view.sort == "structure" and view.unit == mixing.morans_i(last[0, 0], (4, 4)).argmax()
+    for sort, order in [("structure", lambda reads: mixing.by_structure(reads, (4, 4))),
+                        ("norm", mixing.by_norm), ("pairs", mixing.by_pairs),
                         ("frequency", lambda reads: mixing.by_frequency(reads, (4, 4))),
                         ("number", lambda reads: np.arange(len(reads)))]:  # fmt: skip
         for block in range(3):
             view.sort, view.block = sort, block
             for view.time in (0, 30, 59):
                 np.testing.assert_array_equal(view.order(), order(last[block, 0]))
-            np.testing.assert_array_equal(sent(view.data["orders"][sort])[block], view.order())
+            np.testing.assert_array_equal(unpacked(view.data["orders"][sort])[block], view.order())
 
 
 def test_colours_cover_the_block_s_whole_run_or_each_snapshot_by_itself(view, run):
@@ -74,22 +76,39 @@ def test_snapshots_of_one_s_own_run_are_shown(tiny_mixer):
     snapshots = taken(tiny_mixer(), [0, 3, 9], [0.1, 0.5, 0.75])
     view = explore_training(snapshots)
     assert view.steps == [0, 3, 9] and view.time == 2 and view.data["run"] == "the run"
-    np.testing.assert_array_equal(sent(view.data["weights"]), snapshots.weights.numpy())
+    np.testing.assert_array_equal(unpacked(view.data["weights"]), snapshots.weights.numpy())
     assert explore_training(taken(tiny_mixer(), [7], [0.3])).picture().alt  # stopped at once
 
 
 def test_of_a_run_too_large_fewer_snapshots_are_sent_the_last_one_among_them(monkeypatch, tiny_mixer):
-    snapshots = taken(tiny_mixer(), range(11), np.linspace(0, 1, 11))  # 80 weights each
-    monkeypatch.setattr(base, "MOST_SENT", 500)
+    snapshots = taken(tiny_mixer(), range(11), np.linspace(0, 1, 11))  # 120 bytes each, 80 weights and 20 scales
+    monkeypatch.setattr(training_view, "MOST_IN_HALVES", 300)
+    monkeypatch.setattr(base, "MOST_SENT", 400)
     view = explore_training(snapshots)
-    assert view.steps == [0, 5, 10]
-    np.testing.assert_array_equal(sent(view.data["weights"]), snapshots.weights.numpy()[[0, 5, 10]])
+    assert view.steps == [0, 5, 10] and view.data["weights"]["dtype"] == "int8"
+    whole = snapshots.weights.float().numpy()[[0, 5, 10]]
+    assert (abs(unpacked(view.data["weights"]) - whole) <= 0.51 / 127 * abs(whole).max(-1, keepdims=True)).all()
+    np.testing.assert_array_equal(view.weights, unpacked(view.data["weights"]))
     np.testing.assert_allclose(view.validation_accuracy, [0, 0.5, 1])
     monkeypatch.setattr(base, "MOST_SENT", 200)
-    assert explore_training(snapshots).steps == [10]
+    assert explore_training(snapshots).steps == [10]  # in half precision, 160 bytes
+    assert explore_training(snapshots).data["weights"]["dtype"] == "float16"
     monkeypatch.setattr(base, "MOST_SENT", 100)
     with pytest.raises(ValueError, match=r"\b80 weights\b.*: record a model"):
         explore_training(snapshots)
+
+
+def test_a_run_on_the_papers_grid_takes_a_third_of_a_page_of_6_mb():
+    model = MlpMixer(28, patch_size=2, hidden_dim=4, tokens_mlp_dim=64, channels_mlp_dim=4, num_blocks=3)
+    data = training_data(taken(model, range(24), np.linspace(0, 1, 24)))
+    assert unpacked(data["weights"]).shape == (24, 3, 2, 64, 196)
+    places, end = embedded([{"view": "training", "data": data}])
+    script = joined("page")
+    assert len(end) - len(script) < 2_600_000
+
+
+def test_another_view_can_have_the_data(view, run):
+    assert training_data(run) == view.data
 
 
 def test_what_cannot_be_shown_is_said_in_one_sentence(tiny_mixer):
@@ -122,7 +141,7 @@ def test_its_picture_shows_the_snapshot_at_hand_and_the_curve(view, run):
     picture = view.picture()
     assert picture.alt == (
         "On the left what the 48 units of block 2's token mixing read from the patches after step 83 of 1,712, sorted "
-        "by norm at the end of the run. On the right the validation accuracy along the run, 90.62% at this step."
+        "by structure at the end of the run. On the right the validation accuracy along the run, 90.62% at this step."
     )
     left, right = picture.axes[:2]
     (drawn,) = left.get_images()

@@ -5,6 +5,7 @@ A view is a Python file and a JavaScript file of the same name. To work on the J
 which keeps its state.
 """
 
+import math
 import os
 import threading
 
@@ -21,14 +22,14 @@ from mixer_utils.model import MlpMixer
 from mixer_utils.widgets import front_end
 
 MOST_SENT = 10_000_000  # bytes a view sends to the browser
-DTYPES = ("float16", "float32", "int32", "int16", "uint8")  # that the front-end unpacks
+DTYPES = ("float16", "float32", "int32", "int16", "int8", "uint8")  # that the front-end unpacks
 # Below zero blue, above zero red, zero as dark as the paper: a curve in CIELAB, from (L, C, h) (84, 27, 245) over
 # (48, 74, 272) to (15, 3, 260), and on over (46, 84, 32) to (84, 30, 62), in equal steps; two Bézier curves.
 DARK_SIGNED = (
     *("#99daff", "#79c4fa", "#53aaed", "#268bd3", "#026dae", "#125487", "#1f4165", "#233246", "#23262a"),
     *("#402b2b", "#5d302d", "#7d3832", "#a1473b", "#ca634f", "#e8886b", "#f7a986", "#fcc7a0"),
 )
-SORTS = ("norm", "frequency", "pairs", "number")  # orders of a block's units
+SORTS = ("structure", "norm", "frequency", "pairs", "number")  # orders of a block's units
 
 
 class View(anywidget.AnyWidget):
@@ -115,11 +116,37 @@ def room(*taken):
 
 
 def packed(array, dtype=None):
-    """An array as the front-end unpacks it: dtype (float16, float32, int32, int16 or uint8), shape and bytes."""
+    """An array as the front-end unpacks it: dtype (float16, float32, int32, int16, int8 or uint8), shape and bytes."""
     array = np.ascontiguousarray(array, dtype=dtype)
     if array.dtype.name not in DTYPES:
         raise ValueError(f"An array of {array.dtype.name} cannot be sent: give dtype, float32 for example.")
     return {"dtype": array.dtype.name, "shape": list(array.shape), "bytes": array.tobytes()}
+
+
+def maps_bytes(shape, dtype):
+    """How many bytes ``packed_maps`` takes for maps of this shape (..., S) in a dtype."""
+    size = math.prod(shape)
+    return size + 2 * size // shape[-1] if dtype == "int8" else np.dtype(dtype).itemsize * size
+
+
+def packed_maps(maps, dtype):
+    """Maps (..., S) in float32, float16 or int8 as the front-end unpacks them, and ``unpacked``.
+
+    int8 has 255 steps from a map's largest magnitude to minus that, about as many as there are colours. What a step is
+    stands in "scales", float16, one for each map.
+    """
+    if dtype != "int8":
+        return packed(maps, dtype)
+    maps = np.asarray(maps, np.float32)
+    scales = (np.abs(maps).max(-1) / 127).astype(np.float16)
+    steps = maps / np.where(scales == 0, 1, scales).astype(np.float32)[..., None]
+    return {**packed(steps.round().clip(-127, 127), "int8"), "scales": packed(scales)}
+
+
+def unpacked(sent):
+    """The array that the front-end has of what ``packed`` or ``packed_maps`` gave."""
+    array = np.frombuffer(sent["bytes"], sent["dtype"]).reshape(sent["shape"])
+    return array * np.float32(unpacked(sent["scales"]))[..., None] if "scales" in sent else array
 
 
 def packed_mixer(model):

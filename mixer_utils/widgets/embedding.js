@@ -6,8 +6,7 @@ import {
 } from "./kit.js";
 import { tileGrid } from "./tiles.js";
 
-export function embedding(model, root) {
-  const data = model.get("data");
+export function embedding(model, root, data = model.get("data")) {
   const [channels, H, W] = data.image_shape;
   const P = data.own_patch_size;
   const columns = W / P;
@@ -58,13 +57,19 @@ export function embedding(model, root) {
   const figures = shown.map((one, i) => make("div", { style: `width: ${shownWidth}px` }, one, captions[i]));
   const dead = data.num_dead;
   const sayDead = dead ? `${dead} of them dead (norm below 1 % of the largest)` : "none of them dead";
+  const tiles = tileGrid(model, "filter", {
+    canvas: grid,
+    name: "mixer-scroll",
+    order: () => sorted().order,
+    hover: (found) => hover(found && sayFilter(found.item)),
+  });
   const panels = [
     panel("The cut, and what it costs", box("mixer-panels",
       box("mixer-scroll", cut),
       box("mixer-scroll mixer-costs", make("table", {}, head, ...costRows), facts))),
     panel(`The ${C} filters of the stem, ${sayDead}`, key.root,
       caption(" Underlined: used for the rebuild. Only a dot: adds nothing to the filters before it."),
-      box("mixer-scroll", grid)),
+      tiles.element),
     panel("An image rebuilt from the first filters", box("mixer-panels",
       ...figures,
       make("div", {}, curve, caption("mean squared error by number of filters")))),
@@ -122,11 +127,6 @@ export function embedding(model, root) {
   const sheet = embeddingPicture(sheetColumns * P, Math.ceil(C / sheetColumns) * P);
   const widest = largest(filters);
   const norms = range(C).map((filter) => Math.hypot(...filterOf(filter)));
-  const tiles = tileGrid(model, "filter", {
-    canvas: grid,
-    order: () => sorted().order,
-    hover: (found) => hover(found && sayFilter(found.item)),
-  });
   let painted = null; // whether the sheet has all filters on one scale
   onTheme(root, () => (painted = null));
 
@@ -152,9 +152,8 @@ export function embedding(model, root) {
     const k = model.get("k");
     const across = clamp(Math.floor((root.clientWidth - 50 + tileGap) / (tile + tileGap)), 1, C);
     const layout = { across, width: tile, height: tile, gap: tileGap, margin: 3, below: 4, line: 2, away: 2 };
-    tiles.draw(layout, (context, ratio, order) => {
-      order.forEach((filter, at) => {
-        const [x, y] = tiles.corner(at);
+    tiles.draw(layout, (context, ratio, visible) => {
+      visible.forEach(({ item: filter, at, x, y }) => {
         const [row, column] = cellOf(filter, sheetColumns);
         const where = [x, y, tile, tile].map((size) => size * ratio);
         sheet.put(context, column * P, row * P, P, P, ...where);
@@ -165,7 +164,6 @@ export function embedding(model, root) {
         context.fillRect(x * ratio, (y + tile + 1) * ratio, long * ratio, 2 * ratio);
       });
     });
-    tiles.reveal(model.get("filter"));
   }
 
   // --- the image, its rebuild and the difference

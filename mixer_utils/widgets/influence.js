@@ -1,15 +1,15 @@
 // View 2: which patches talk to which for one image, the units that make it so, and one unit's arithmetic.
 
 import {
-  BLACK, WHITE, arrow, cellOf, choice, clamp, colourTable, css, drawnFrom, fillMap, frame, indexSlider, largest, legend,
-  make, mapCanvas, neighbour, onCanvas, panel, patchIn, place, pointer, range, readableOn, segment, set, signed, theme,
-  unpack,
+  BLACK, WHITE, arrow, cellOf, choice, clamp, colourTable, css, drawnFrom, frame, hoveredPatch, indexSlider, largest,
+  legend, make, mapCanvas, neighbour, onCanvas, panel, patchIn, place, pointer, range, readableOn, segment, set, signed,
+  theme, unpack,
 } from "./kit.js";
 import { gelu, geluOf, left, Mixer, sum } from "./mixer.js";
-import { tileGrid } from "./tiles.js";
+import { overlay } from "./overlay.js";
+import { mapPainter, readableSide, tileGrid } from "./tiles.js";
 
-export function influence(model, root) {
-  const data = model.get("data");
+export function influence(model, root, data = model.get("data")) {
   const [rows, columns] = data.grid;
   const S = rows * columns;
   const C = data.num_channels;
@@ -22,28 +22,38 @@ export function influence(model, root) {
   const numbers = longer <= 7; // whether they stand in the squares
   const large = clamp(Math.floor(288 / longer), 2, 72); // a patch of the image, CSS pixels
   const small = numbers ? clamp(Math.floor(312 / longer), 44, 52) : Math.max(2, Math.floor(150 / longer));
-  const square = clamp(Math.floor(24 / columns), 2, 8); // a patch of a unit's tile
+  const square = readableSide(data.grid); // a patch of a unit's tile
   const tile = { side: square, gap: 6, width: columns * square, height: rows * square };
 
   // --- controls and panels ---
-  const canvases = {}; // by name, as the notes
+  const canvases = {}; // by name, as the overlays over them and the notes
+  const overlays = {};
   const notes = {};
   const canvas = (name, label) => (canvases[name] = mapCanvas(label, { "data-map": name }));
   canvas("image", "The image in patches, coloured by influence; arrow keys choose a patch");
   canvas("row", "Influence patch by patch; arrow keys choose a patch, with shift they read another's number");
+  for (const name of ["image", "row"]) overlays[name] = overlay(canvases[name]);
   canvas("units", "What each hidden unit reads, strongest first; arrow keys choose a unit");
   /** A map of the arithmetic, and what stands before it. */
   function step(name, sign, title) {
     const map = canvas(name, `${title}; arrow keys choose a patch`);
+    overlays[name] = overlay(map);
     notes[name] = make("small");
-    return make("div", { class: "mixer-step" }, make("span", {}, `${sign} ${title}`), map, notes[name]);
+    const above = make("span", {}, `${sign} ${title}`);
+    return make("div", { class: "mixer-step" }, above, overlays[name].element, notes[name]);
   }
+  const strip = tileGrid(model, "unit", {
+    canvas: canvases.units,
+    name: "mixer-scroll mixer-strip",
+    order: () => now.order,
+    hover: hoverUnit,
+  });
   const box = (name, ...content) => make("div", { class: name }, ...content);
   const said = make("p", { class: "mixer-sum", role: "status" });
   const title = { row: make("span"), sum: make("span") };
   const panels = [
-    panel(title.row, box("mixer-steps", canvases.image, canvases.row)),
-    panel(`What the ${units} units read, strongest first`, box("mixer-scroll mixer-strip", canvases.units)),
+    panel(title.row, box("mixer-steps", overlays.image.element, overlays.row.element)),
+    panel(`What the ${units} units read, strongest first`, strip.element),
     panel(
       title.sum,
       box("mixer-controls", indexSlider(model, "channel", "Channel", C)),
@@ -67,18 +77,37 @@ export function influence(model, root) {
   const parts = frame(root, { controls, panels });
   panels[2].before(parts.readout); // in the middle of this tall view it is seen from everywhere
 
+  const patchUnder = hoveredPatch(model); // outlined wherever there are patches
   let hovered = null; // {map, at}: a canvas's name and the patch, or the unit, under the pointer
   let now = {}; // what is drawn
 
   function hover(found) {
     hovered = found;
+    if (found?.map !== "units") patchUnder.set(found && found.at);
     say();
   }
-  const strip = tileGrid(model, "unit", {
-    canvas: canvases.units,
-    order: () => now.order,
-    hover: (found) => hover(found && { map: "units", at: found.item }),
-  });
+
+  function hoverUnit(found) {
+    const patch = found && patchIn(data.grid, Math.floor(found.y / square), Math.floor(found.x / square));
+    patchUnder.set(patch);
+    hover(found && { map: "units", at: found.item });
+  }
+
+  /** A box around a patch of a map with squares of `side`. */
+  function around(patch, side) {
+    const [row, column] = cellOf(patch, columns);
+    return [column * side, row * side, side, side];
+  }
+
+  function outlineHovered() {
+    if (!now.order) return; // not drawn yet
+    const patch = patchUnder.get();
+    const boxes = (side) => (patch === null ? [] : [around(patch, side)]);
+    for (const [name, { outline }] of Object.entries(overlays)) outline(boxes(Number(canvases[name].dataset.side)));
+    strip.outline(boxes(square));
+    if (!hovered) say(); // where the pointer is elsewhere
+  }
+  patchUnder.on(outlineHovered);
 
   // --- what is drawn ---
   function look() {
@@ -87,13 +116,14 @@ export function influence(model, root) {
     const image = model.get("image");
     const trace = source.trace(image);
     const one = model.get("show") === "one block";
-    const matrix = (one ? trace.influence : trace.composed)[block];
+    const matrix = (one ? trace.influence : trace.composed())[block];
     const reads = model.get("direction") === "reads";
     const row = Float32Array.from(range(S), (s) => matrix[reads ? patch * S + s : s * S + patch]);
     const written = range(units).map((unit) => Math.abs(source.writes(block, unit)[patch]));
-    const strength = Float32Array.from(trace.sizes[block], (size, unit) => size * written[unit]);
+    const sizes = trace.sizes[block];
+    const strength = sizes.map((size, unit) => size * written[unit]);
     const order = Array.from(strength.keys()).sort((a, b) => strength[b] - strength[a]);
-    now = { block, patch, image, one, matrix, reads, row, strength, order, ...arithmetic(trace, block) };
+    now = { block, patch, image, one, matrix, reads, row, sizes, order, ...arithmetic(trace, block) };
   }
 
   /** What the chosen unit computes in the chosen channel: maps over the patches, and numbers between them. */
@@ -113,6 +143,7 @@ export function influence(model, root) {
   }
 
   function draw() {
+    if (!root.clientWidth) return; // not on the page yet
     look();
     const { block, unit, reads, one, maps } = now;
     const scale = largest(now.matrix);
@@ -144,12 +175,11 @@ export function influence(model, root) {
   }
 
   /** A black line on a white one around a patch; `side` is its side in CSS pixels. */
-  function outline(context, patch, side, ratio) {
-    const [row, column] = cellOf(patch, columns);
+  function outlineChosen(context, patch, side, ratio) {
     for (const [colour, line] of [[WHITE, 4], [BLACK, 2]]) {
       context.strokeStyle = colour;
       context.lineWidth = line * ratio;
-      context.strokeRect(column * side * ratio, row * side * ratio, side * ratio, side * ratio);
+      context.strokeRect(...around(patch, side).map((size) => size * ratio));
     }
   }
 
@@ -171,7 +201,7 @@ export function influence(model, root) {
         const text = influenceWritten(value, digits);
         context.fillText(text, (column + 0.5) * side * ratio, (row + 0.5) * side * ratio);
       });
-      outline(context, model.get("patch"), side, ratio);
+      outlineChosen(context, model.get("patch"), side, ratio);
     });
   }
 
@@ -206,7 +236,7 @@ export function influence(model, root) {
       const edge = (i) => Math.round(i * large * ratio);
       for (let i = 1; i < columns; i++) context.fillRect(edge(i), 0, 1, high);
       for (let i = 1; i < rows; i++) context.fillRect(0, edge(i), wide, 1);
-      outline(context, now.patch, large, ratio);
+      outlineChosen(context, now.patch, large, ratio);
     });
   }
 
@@ -223,15 +253,10 @@ export function influence(model, root) {
     const canvas = canvases.units;
     const top = Math.max(...order.map((unit) => largest(source.reads(block, unit))));
     Object.assign(canvas.dataset, { ...tile, scale: top });
-    strip.draw({ ...tile, across: perRow(), margin: 2 }, (context, ratio) => {
-      const picture = context.createImageData(canvas.width, canvas.height);
-      const pixels = new Uint32Array(picture.data.buffer);
+    strip.draw({ ...tile, across: perRow(), margin: 2 }, (context, ratio, visible) => {
       const side = Math.max(1, Math.floor(tile.side * ratio));
-      order.forEach((unit, at) => {
-        const [x, y] = strip.corner(at).map((size) => Math.round(size * ratio));
-        fillMap(pixels, canvas.width, x, y, side, rows, columns, source.reads(block, unit), top, table);
-      });
-      context.putImageData(picture, 0, 0);
+      const paint = mapPainter(context, side, data.grid, table);
+      for (const { item, x, y } of visible) paint(source.reads(block, item), top, x * ratio, y * ratio);
     });
   }
 
@@ -254,15 +279,18 @@ export function influence(model, root) {
   }
 
   function sayUnit(unit) {
-    const { block, patch } = now;
+    const { block, sizes } = now;
+    const patch = patchUnder.get() ?? now.patch;
+    const weight = source.writes(block, unit)[patch];
     const reads = signed(source.reads(block, unit)[patch]);
-    const writes = signed(source.writes(block, unit)[patch]);
-    const size = influenceSize(now.strength[unit]);
+    const writes = signed(weight);
+    const size = influenceSize(sizes[unit] * Math.abs(weight));
     return `Unit ${unit}, place ${now.order.indexOf(unit)} of ${units}: reads ${named(patch)} with weight ` +
       `${reads}, writes to it with ${writes}, about ${size} in a channel (root mean square)`;
   }
 
   function sentence() {
+    if (!hovered && patchUnder.get() !== null) return `A change of one: ${sayMove(patchUnder.get())}`;
     if (!hovered) {
       const larger = (best, s) => (Math.abs(now.row[s]) > Math.abs(now.row[best]) ? s : best);
       const strongest = range(S).reduce(larger);
@@ -302,9 +330,8 @@ export function influence(model, root) {
       const from = shift && hovered?.map === name ? hovered.at : model.get("patch");
       const patch = neighbour(data.grid, from, down, right);
       if (patch === null) return;
-      hovered = shift ? { map: name, at: patch } : null;
-      if (shift) say();
-      else set(model, { patch });
+      hover(shift ? { map: name, at: patch } : null);
+      if (!shift) set(model, { patch });
     });
   }
   const traits = ["image", "block", "patch", "unit", "channel", "show", "direction"];
@@ -324,17 +351,21 @@ function influenceWritten(value, digits) {
   return text.replace("-", Number(text) ? "−" : "");
 }
 
-/** Products of I + J over the blocks so far, as mixing.composed. */
+/** Products of I + J over the blocks so far, as mixing.composed: a function that finds them when they are first asked. */
 function influenceComposed(influences, S) {
   const zeros = new Float32Array(S);
-  let product = new Float32Array(S * S);
-  for (let s = 0; s < S; s++) product[s * S + s] = 1;
-  const found = [];
-  for (const one of influences) {
-    product = sum(product, left(one, zeros, product, S));
-    found.push(product);
+  let found = null;
+  function compose() {
+    let product = Float32Array.from(influences[0]);
+    for (let s = 0; s < S; s++) product[s * S + s] += 1;
+    found = [product];
+    for (const one of influences.slice(1)) {
+      product = sum(product, left(one, zeros, product, S));
+      found.push(product);
+    }
+    return found;
   }
-  return found;
+  return () => found || compose();
 }
 
 /** What the view draws from, by the model itself: the image's trace, and each unit's weights. */

@@ -17,6 +17,7 @@ from mixer_utils.widgets.base import (
     packed_colours,
     packed_mixer,
     room,
+    unpacked,
 )
 
 
@@ -48,45 +49,12 @@ class InfluenceView(View):
     direction = choice("reads", "writes")
 
     def __init__(self, model, images=None):
-        check_model(model)
-        images, mean, std = example_images(model, images)
-        images = torch.from_numpy(images)
-        left = room(4 * sum(tensor.numel() for tensor in model.parameters()))
-        sent_whole = left > images[0].nbytes
-        if sent_whole and images.nbytes > left:
-            most = left // images[0].nbytes
-            raise ValueError(f"{len(images)} images are too many to send: give at most {most} of them.")
+        super().__init__(data=influence_data(model, images))
         self.model = model
-        self.images = images if sent_whole else images[:1]
+        self.images = torch.from_numpy(unpacked(self.data["images"]).copy())
         self.maps = mixing.unit_maps(model).numpy()
         self.traces = {}
-        num_blocks, _, num_units, num_patches = self.maps.shape
-        blocks_sent = num_blocks
-        if sent_whole:
-            sent = {"mixer": packed_mixer(model)}
-        else:
-            blocks_sent = blocks_that_fit(model, self.images)
-            self.traces[0] = followed(model, images[0], mean, std, blocks_sent)
-            sent = {"trace": packed_trace(model, self.maps, self.traces[0])}
-        rows, columns = mixing.patch_grid(model)
-        super().__init__(
-            data={
-                "grid": [rows, columns],
-                "num_images": len(self.images),
-                "num_blocks": blocks_sent,
-                "num_units": num_units,
-                "num_patches": num_patches,
-                "num_channels": model.config["hidden_dim"],
-                "all_blocks": num_blocks,
-                "gelu": model.config["gelu"],
-                "image_shape": list(model.image_shape),
-                "images": packed(self.images),
-                "mean": mean,
-                "std": std,
-                "colours": packed_colours(),
-                **sent,
-            }
-        )
+        rows, columns = self.data["grid"]
         self.patch = rows // 2 * columns + columns // 2
         self.unit = int(self.order()[0])  # what is seen first is not a zero
         outputs = hidden_units(model.blocks[0], torch.from_numpy(self.trace()["normed"][0]))
@@ -96,7 +64,8 @@ class InfluenceView(View):
         """The image on its way through the model, as ``followed`` gives it."""
         if self.image not in self.traces:
             image = self.images[self.image]
-            self.traces[self.image] = followed(self.model, image, self.data["mean"], self.data["std"])
+            blocks = self.data["num_blocks"]
+            self.traces[self.image] = followed(self.model, image, self.data["mean"], self.data["std"], blocks)
         return self.traces[self.image]
 
     def matrix(self):
@@ -168,6 +137,40 @@ class InfluenceView(View):
         return picture
 
 
+def influence_data(model, images=None):
+    """What the front-end draws view 2 from, a View's ``data``. Arguments and errors are ``explore_influence``'s."""
+    check_model(model)
+    images, mean, std = example_images(model, images)
+    left = room(4 * sum(tensor.numel() for tensor in model.parameters()))
+    num_blocks = model.config["num_blocks"]
+    if left > images[0].nbytes:
+        if images.nbytes > left:
+            most = left // images[0].nbytes
+            raise ValueError(f"{len(images)} images are too many to send: give at most {most} of them.")
+        blocks_sent = num_blocks
+        sent = {"mixer": packed_mixer(model)}
+    else:
+        images = images[:1]
+        blocks_sent = blocks_that_fit(model, images)
+        sent = {"trace": packed_trace(model, followed(model, torch.from_numpy(images)[0], mean, std, blocks_sent))}
+    return {
+        "grid": list(mixing.patch_grid(model)),
+        "num_images": len(images),
+        "num_blocks": blocks_sent,
+        "num_units": model.config["tokens_mlp_dim"],
+        "num_patches": model.num_tokens,
+        "num_channels": model.config["hidden_dim"],
+        "all_blocks": num_blocks,
+        "gelu": model.config["gelu"],
+        "image_shape": list(model.image_shape),
+        "images": packed(images),
+        "mean": mean,
+        "std": std,
+        "colours": packed_colours(),
+        **sent,
+    }
+
+
 def blocks_that_fit(model, images):
     """Of how many blocks, from the first on, the numbers of one image can be sent. Raises ValueError for none."""
     S = model.num_tokens
@@ -180,13 +183,13 @@ def blocks_that_fit(model, images):
     return count
 
 
-def packed_trace(model, maps, trace):
+def packed_trace(model, trace):
     """The numbers of one image that are sent in place of a model: of as many blocks as ``trace`` has."""
     count = len(trace["influence"])
     biases = [block.token_mixing.dense_0.bias.detach().float().cpu() for block in model.blocks[:count]]
     arrays = {name: trace[name] for name in ("influence", "normed", "sizes")}
     arrays["biases"] = np.stack(biases)
-    arrays["maps"] = maps[:count]
+    arrays["maps"] = mixing.unit_maps(model).numpy()[:count]
     return {name: packed(array, "float16") for name, array in arrays.items()}
 
 

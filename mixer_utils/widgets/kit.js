@@ -30,16 +30,38 @@ export function clamp(value, least, most) {
 
 // --- arrays ----------------------------------------------------------------------------------------------------------
 
-const BYTES = { float32: Float32Array, int32: Int32Array, int16: Int16Array, uint8: Uint8Array };
+const BYTES = {
+  float32: Float32Array, int32: Int32Array, int16: Int16Array, int8: Int8Array, uint8: Uint8Array,
+};
+const HALVES = new Float32Array(65536); // what each half-precision number is, filled when the first is unpacked
 
-/** {dtype, shape, bytes} as Python packed it -> {shape, values}; half precision becomes Float32Array. */
-export function unpack({ dtype, shape, bytes }) {
+/**
+ * {dtype, shape, bytes} as Python packed it -> {shape, values}. Half precision becomes Float32Array, and so do maps of
+ * whole numbers with `scales`, what 1 stands for in each.
+ */
+export function unpack({ dtype, shape, bytes, scales }) {
   const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
-  if (dtype !== "float16") return { shape, values: new BYTES[dtype](buffer) };
-  const halves = new Uint16Array(buffer);
+  if (dtype === "float16") return { shape, values: unpackHalves(new Uint16Array(buffer)) };
+  const values = new BYTES[dtype](buffer);
+  return { shape, values: scales ? scaled(values, unpack(scales).values) : values };
+}
+
+function unpackHalves(halves) {
+  if (!HALVES[0x3c00]) { // it is 1
+    for (let bits = 0; bits < HALVES.length; bits++) HALVES[bits] = fromHalf(bits);
+  }
   const values = new Float32Array(halves.length);
-  for (let i = 0; i < halves.length; i++) values[i] = fromHalf(halves[i]);
-  return { shape, values };
+  for (let i = 0; i < halves.length; i++) values[i] = HALVES[halves[i]];
+  return values;
+}
+
+function scaled(whole, scales) {
+  const values = new Float32Array(whole.length);
+  const size = whole.length / scales.length;
+  scales.forEach((scale, map) => {
+    for (let i = map * size; i < (map + 1) * size; i++) values[i] = whole[i] * scale;
+  });
+  return values;
 }
 
 function fromHalf(bits) {
@@ -402,9 +424,24 @@ export function hoveredPatch(model) {
   return HOVERED.get(model);
 }
 
+/** The model of a view inside another, where traits are called otherwise: {show: "through"} gives "through" as "show". */
+export function renamed(model, names) {
+  const outside = (name) => names[name] || name;
+  const inside = {
+    get: (name) => model.get(outside(name)),
+    set: (name, value) => model.set(outside(name), value),
+    save_changes: () => model.save_changes(),
+    on: (event, callback) => model.on(`change:${outside(event.replace("change:", ""))}`, callback),
+  };
+  HOVERED.set(inside, hoveredPatch(model));
+  return inside;
+}
+
 // --- a block's units -------------------------------------------------------------------------------------------------
 
-export const SORTS = { norm: "norm", frequency: "frequency", pairs: "opposite pairs", number: "number" };
+export const SORTS = {
+  structure: "structure", norm: "norm", frequency: "frequency", pairs: "opposite pairs", number: "number",
+};
 
 /** {"norm": packed (num_blocks, units), ...} -> the same with Int32Arrays. */
 export function unpackOrders(orders) {

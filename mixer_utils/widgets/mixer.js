@@ -81,9 +81,7 @@ export class Mixer {
       const gained = new Float32Array(D * S); // mean over channels of GELU's slope times LayerNorm's, times W_1
       for (let h = 0; h < D; h++) {
         for (let s = 0; s < S; s++) {
-          let total = 0;
-          for (let c = 0; c < C; c++) total += units[h * C + c] * slopes[s * C + c];
-          gained[h * S + s] = (total / C) * reads[h * S + s];
+          gained[h * S + s] = (dot(units, h * C, slopes, s * C, C) / C) * reads[h * S + s];
         }
       }
       return left(writes, new Float32Array(S), gained, S);
@@ -119,17 +117,25 @@ function dot(x, fromX, W, fromW, size) {
   return a + b + c + d;
 }
 
-/** W (out x in) times x (in x C), plus bias (out): a Linear over the first dimension, weights on the left, out x C. */
+/**
+ * W (out x in) times x (in x C), plus bias (out): a Linear over the first dimension, weights on the left, out x C. Four
+ * rows of x at a time, so that a row of the result is fetched and stored a quarter as often.
+ */
 export function left(W, bias, x, C) {
   const out = bias.length;
   const size = W.length / out;
   const found = new Float32Array(out * C);
   for (let o = 0; o < out; o++) {
     const row = found.subarray(o * C, (o + 1) * C).fill(bias[o]);
-    for (let i = 0; i < size; i++) {
+    let i = 0;
+    for (; i + 3 < size; i += 4) {
+      const [w0, w1, w2, w3] = W.subarray(o * size + i, o * size + i + 4);
+      const [x0, x1, x2, x3] = [i * C, (i + 1) * C, (i + 2) * C, (i + 3) * C];
+      for (let c = 0; c < C; c++) row[c] += w0 * x[x0 + c] + w1 * x[x1 + c] + w2 * x[x2 + c] + w3 * x[x3 + c];
+    }
+    for (; i < size; i++) {
       const w = W[o * size + i];
-      const start = i * C;
-      for (let c = 0; c < C; c++) row[c] += w * x[start + c];
+      for (let c = 0; c < C; c++) row[c] += w * x[i * C + c];
     }
   }
   return found;
@@ -140,9 +146,13 @@ const EPS = 1e-6; // of every LayerNorm
 function moments(x, s, C) {
   let mean = 0;
   let variance = 0;
-  for (let c = 0; c < C; c++) mean += x[s * C + c] / C;
-  for (let c = 0; c < C; c++) variance += (x[s * C + c] - mean) ** 2 / C;
-  return [mean, Math.sqrt(variance + EPS)];
+  for (let c = 0; c < C; c++) mean += x[s * C + c];
+  mean /= C;
+  for (let c = 0; c < C; c++) {
+    const difference = x[s * C + c] - mean;
+    variance += difference * difference;
+  }
+  return [mean, Math.sqrt(variance / C + EPS)];
 }
 
 function layerNorm(x, S, C, weight, bias) {
@@ -169,14 +179,19 @@ function layerNormSlopes(x, S, C, weight) {
 
 const ROOT = Math.sqrt(2 / Math.PI);
 
+/** The tanh in GELU's approximate form. By exp, which takes a third of the time of Math.tanh and of a power. */
+function geluTanh(x) {
+  return 1 - 2 / (1 + Math.exp(2 * ROOT * (x + 0.044715 * x * x * x)));
+}
+
 export function geluOf(x, form) {
-  if (form === "tanh") return 0.5 * x * (1 + Math.tanh(ROOT * (x + 0.044715 * x ** 3)));
+  if (form === "tanh") return 0.5 * x * (1 + geluTanh(x));
   return 0.5 * x * (1 + erf(x / Math.SQRT2));
 }
 
 function geluSlope(x, form) {
   if (form === "tanh") {
-    const t = Math.tanh(ROOT * (x + 0.044715 * x ** 3));
+    const t = geluTanh(x);
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * ROOT * (1 + 3 * 0.044715 * x * x);
   }
   const bell = Math.exp((-x * x) / 2);

@@ -1,88 +1,104 @@
 // View 1: all hidden units of a block's token mixing, what each reads and what it writes, as maps over the patches.
 
 import {
-  cellOf, choice, clamp, colourTable, drawnFrom, frame, indexSlider, largest, legend, onWidth, panel, range,
-  segment, signed, SORTS, tick, unpack, unpackOrders,
+  cellOf, choice, claim, colourTable, drawnFrom, frame, hoveredPatch, indexSlider, largest, legend, make, onWidth,
+  panel, range, segment, set, signed, SORTS, tick, unpack, unpackOrders,
 } from "./kit.js";
-import { pairTiles } from "./tiles.js";
+import { moransI, pairTiles, saidI } from "./tiles.js";
 
-export function mixing(model, root) {
-  const data = model.get("data");
-  const [rows, columns] = data.grid;
+export function mixing(model, root, data = model.get("data")) {
+  const { grid } = data;
+  const [rows, columns] = grid;
   const S = rows * columns;
   const units = data.num_units;
   const table = colourTable(data.colours, root);
   const key = legend(table);
-  const sides = data.sides.map((side) => ({
-    title: side.title,
-    maps: unpack(side.maps).values,
-    orders: unpackOrders(side.orders),
-  }));
-  let hovered = null; // {one, unit, patch}
+  const sides = data.sides.map(({ title, maps }) => ({ title, maps: unpack(maps).values, structure: [] }));
+  const orders = unpackOrders(data.orders); // the first side's: a unit keeps its place while the sides are switched
+  const hovered = hoveredPatch(model);
+  let unitUnder = null; // the unit under the pointer
 
-  function follow(one, found) {
-    hovered = found && { one, ...found };
-    say();
-  }
-  const tiles = sides.map((one) =>
-    pairTiles(model, table, {
-      label: `Maps of all units, ${one.title}: arrow keys choose a unit, with Shift a patch`,
-      grid: data.grid,
-      order: () => orderOf(one),
-      map: (unit, writes) => mapOf(one, unit, writes),
-      follow: (found) => follow(one, found),
-    }),
-  );
-  tiles.forEach((tile, i) => (tile.canvas.dataset.side = sides[i].title));
-  const panels = sides.map((side, i) => panel(side.title, tiles[i].element));
+  const shown = () => sides[model.get("before") && sides.length > 1 ? 1 : 0];
+  const order = () => segment(orders[model.get("sort")], model.get("block"), units);
+  const mapOf = (side, unit, writes) => segment(side.maps, (model.get("block") * 2 + writes) * units + unit, S);
+  // One scale for all that is compared: what the block's units read and write, on both sides, shown or not.
+  const tops = [];
+  const topOf = (block) => Math.max(...sides.map((side) => largest(segment(side.maps, block, 2 * units * S))));
+  const top = () => (tops[model.get("block")] ||= topOf(model.get("block")));
+
+  const tiles = pairTiles(model, table, {
+    label: "Maps of all units: arrow keys choose a unit, with Shift a patch",
+    grid,
+    order,
+    map: (unit, writes) => mapOf(shown(), unit, writes),
+    follow: (unit) => {
+      unitUnder = unit;
+      say();
+    },
+  });
+  const title = make("span");
   const controls = [
     indexSlider(model, "block", "Block", data.num_blocks),
     choice(model, "sort", "Sort by", SORTS),
     choice(model, "scale", "Colours", { shared: "one scale", each: "each map its own" }),
   ];
-  if (sides.length > 1) controls.push(tick(model, "compare", `also ${sides[1].title}`));
-  const parts = frame(root, { controls: [...controls, key.root], panels });
+  if (sides.length > 1) {
+    const before = tick(model, "before", `${sides[1].title} (key b)`);
+    before.querySelector("input").setAttribute("role", "switch");
+    controls.push(before);
+    tiles.canvas.setAttribute("aria-keyshortcuts", "b");
+    tiles.canvas.addEventListener("keydown", switchSides);
+  }
+  const maps = panel(title, tiles.element);
+  const parts = frame(root, { controls: [...controls, key.root], panels: [maps] });
+  maps.before(parts.readout); // above a tall box it is seen while the pointer is anywhere in it
 
-  const orderOf = (one) => segment(one.orders[model.get("sort")], model.get("block"), units);
-  const mapOf = (one, unit, writes) => segment(one.maps, (model.get("block") * 2 + writes) * units + unit, S);
-  // One scale for all that is compared: what the block's units read and write, on both sides, shown or not.
-  const topOf = (block) => Math.max(...sides.map((one) => largest(segment(one.maps, block, 2 * units * S))));
-  const tops = range(data.num_blocks).map(topOf);
+  function switchSides(event) {
+    if (event.key !== "b" || event.ctrlKey || event.metaKey || event.altKey) return;
+    claim(event);
+    set(model, { before: !model.get("before") });
+  }
+
+  /** Moran's I of what the block's units read, on average. */
+  function structure(side) {
+    const found = range(units).map((unit) => moransI(mapOf(side, unit, 0), grid));
+    return found.reduce((a, b) => a + b, 0) / units;
+  }
 
   function draw() {
     if (!root.clientWidth) return; // not on the page yet
+    const block = model.get("block");
     const shared = model.get("scale") === "shared";
-    const top = tops[model.get("block")];
-    const compare = model.get("compare");
-    const wide = root.clientWidth - 30;
-    const two = sides.length > 1 && compare && wide > 700;
-    key.show(shared ? top : null);
-    sides.forEach((one, i) => {
-      panels[i].hidden = i > 0 && !compare;
-      if (panels[i].hidden) return;
-      tiles[i].draw({
-        room: two ? wide / 2 - 10 : wide,
-        most: two ? 8 : 16,
-        side: clamp(Math.floor(24 / columns), 2, 8),
-        scale: (unit, writes) => (shared ? top : largest(mapOf(one, unit, writes))),
-      });
+    const side = shown();
+    side.structure[block] ??= structure(side);
+    key.show(shared ? top() : null);
+    title.textContent = `${side.title}: reads | writes, every unit (mean Moran's I ${saidI(side.structure[block])})`;
+    tiles.canvas.dataset.shown = side.title;
+    tiles.draw({
+      room: root.clientWidth - 30,
+      scale: (unit, writes) => (shared ? top() : largest(mapOf(side, unit, writes))),
+      paired: model.get("sort") === "pairs",
     });
     parts.caption.textContent =
-      `Each tile is one of the ${units} hidden units of block ${model.get("block")}'s token mixing: ` +
-      `on the left what it reads from the ${rows} × ${columns} patches, ` +
-      "on the right what it writes to them. Red is above zero, blue below.";
+      `Each tile is one of the ${units} hidden units of block ${block}'s token mixing: ` +
+      `what it reads from the ${rows} × ${columns} patches, and what it writes to them. ` +
+      "Red is above zero, blue below. Moran's I tells how much neighbouring weights of what a unit reads agree: " +
+      "1 at most, about 0 by chance.";
     say();
   }
 
   function say() {
-    const shown = hovered || { one: sides[0], unit: model.get("unit"), patch: model.get("patch") };
-    const { one, unit, patch } = shown;
+    const side = shown();
+    const unit = unitUnder ?? model.get("unit");
+    const patch = hovered.get() ?? model.get("patch");
     const [row, column] = cellOf(patch, columns);
-    const [reads, writes] = [0, 1].map((map) => signed(mapOf(one, unit, map)[patch]));
+    const [reads, writes] = [0, 1].map((map) => signed(mapOf(side, unit, map)[patch]));
     parts.readout.textContent =
-      `Unit ${unit} (${one.title}, place ${orderOf(one).indexOf(unit)} of 0 to ${units - 1}), ` +
+      `Unit ${unit} (${side.title}, place ${order().indexOf(unit)} of 0 to ${units - 1}, ` +
+      `Moran's I ${saidI(moransI(mapOf(side, unit, 0), grid))}), ` +
       `patch in row ${row}, column ${column}: reads it with weight ${reads}, writes to it with ${writes}.`;
   }
 
-  onWidth(root, drawnFrom(model, ["block", "sort", "scale", "compare", "unit", "patch"], root, draw));
+  hovered.on(say);
+  onWidth(root, drawnFrom(model, ["block", "sort", "scale", "before", "unit", "patch"], root, draw));
 }

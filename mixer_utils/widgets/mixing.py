@@ -6,86 +6,115 @@ import traitlets
 
 from mixer_utils import mixing, plotting
 from mixer_utils.model import MlpMixer
-from mixer_utils.widgets.base import SORTS, Index, View, about, check_model, choice, packed, packed_colours, room
+from mixer_utils.widgets.base import (
+    SORTS,
+    Index,
+    View,
+    about,
+    check_model,
+    choice,
+    maps_bytes,
+    packed,
+    packed_colours,
+    packed_maps,
+    room,
+    unpacked,
+)
 
 
 def explore_mixing(model, before=None):
     """All hidden units of a block's token-mixing MLP as maps over the patches: what they read and what they write.
 
-    model: any MlpMixer. before: another MlpMixer of the same sizes, shown beside it, else ``model``'s architecture as
-    it was before training (for a model trained by ``train()``, the very weights that its seed gave; left away
-    where both do not fit into 10 MB). Raises ValueError for something else than an MlpMixer, for two of unlike sizes,
-    and for a model larger than L/16.
+    A switch shows in the same places what the units were before training, or are in another model.
+
+    model: any MlpMixer. before: another MlpMixer of the same sizes, else ``model``'s architecture as it was before
+    training (for a model trained by ``train()``, the very weights that its seed gave). Where 10 MB are too little for
+    both in single precision, weights are sent in half precision, else in 255 steps for each map. Raises ValueError for
+    something else than an MlpMixer, for two of unlike sizes, and for a model larger than L/16.
     """
     return MixingView(model, before)
 
 
 class MixingView(View):
-    """The units of one block's token mixing as maps. Traits: block, sort, scale, compare, unit, patch."""
+    """The units of one block's token mixing as maps. Traits: block, sort, scale, before, unit, patch."""
 
     view = traitlets.Unicode("mixing").tag(sync=True)
     block = Index("num_blocks")
     sort = choice(*SORTS)
     scale = choice("shared", "each")
-    compare = traitlets.Bool(True).tag(sync=True)
+    before = traitlets.Bool(False).tag(sync=True)
     unit = Index("num_units")
     patch = Index("num_patches")
 
     def __init__(self, model, before=None):
-        sides = models_by_title(model, before)
-        self.maps = [mixing.unit_maps(side).numpy() for side in sides.values()]
-        grids = [mixing.patch_grid(side) for side in sides.values()]
-        check_sizes(self.maps, grids)
-        self.orders = [unit_orders(maps, grids[0]) for maps in self.maps]
-        whole = 4 * sum(maps.size for maps in self.maps)
-        dtype = "float32" if whole <= room() else "float16"
-        num_blocks, _, num_units, num_patches = self.maps[0].shape
-        super().__init__(
-            data={
-                "grid": list(grids[0]),
-                "num_blocks": num_blocks,
-                "num_units": num_units,
-                "num_patches": num_patches,
-                "colours": packed_colours(),
-                "sides": [
-                    {"title": title, "maps": packed(maps, dtype), "orders": packed_orders(orders)}
-                    for title, maps, orders in zip(sides, self.maps, self.orders, strict=True)
-                ],
-            }
-        )
+        super().__init__(data=mixing_data(model, before))
+        self.maps = [unpacked(side["maps"]) for side in self.data["sides"]]
+        self.orders = {sort: unpacked(order) for sort, order in self.data["orders"].items()}
+        self.unit = int(self.order()[0])
 
-    def order(self, side=0):
-        """The units in the order in which they are drawn, by ``sort``; side 1 is the model before training."""
-        return self.orders[side][self.sort][self.block]
+    @traitlets.validate("before")
+    def check_before(self, proposal):
+        if proposal["value"] and len(self.data["sides"]) == 1:
+            raise traitlets.TraitError("before is True: this model was sent alone, with nothing to compare it with.")
+        return proposal["value"]
+
+    def order(self):
+        """The units in the order in which they are drawn: by ``sort``, of ``model``'s weights, before training too."""
+        return self.orders[self.sort][self.block]
 
     def picture(self):
-        maps = self.maps[0][self.block, 0]
+        maps = self.maps[self.before][self.block, 0]
         order = self.order()[:48]
+        title = self.data["sides"][self.before]["title"]
         return plotting.plot_maps(
             maps[order].reshape(-1, *self.data["grid"]),
             [str(unit) for unit in order],
             shared_scale=self.scale == "shared",
             alt=f"What the first {len(order)} of {len(maps)} units of block {self.block}'s token mixing read from "
-            f"the patches, sorted by {self.sort}, each a small map in red (above zero) and blue (below).",
+            f"the patches ({title}), sorted by {self.sort}, each a small map in red (above zero) and blue (below).",
         )
 
 
+def mixing_data(model, before=None):
+    """What the front-end draws view 1 from: a View's ``data``. Arguments and errors are those of ``explore_mixing``."""
+    sides = models_by_title(model, before)
+    maps = [mixing.unit_maps(side).numpy() for side in sides.values()]
+    grids = [mixing.patch_grid(side) for side in sides.values()]
+    check_sizes(maps, grids)
+    num_blocks, _, num_units, num_patches = maps[0].shape
+    dtype = maps_dtype(model, len(maps))
+    return {
+        "grid": list(grids[0]),
+        "num_blocks": num_blocks,
+        "num_units": num_units,
+        "num_patches": num_patches,
+        "colours": packed_colours(),
+        "orders": packed_orders(unit_orders(maps[0], grids[0])),
+        "sides": [{"title": title, "maps": packed_maps(each, dtype)} for title, each in zip(sides, maps, strict=True)],
+    }
+
+
 def models_by_title(model, before):
-    """The models to be shown side by side, by what stands above them. Raises ValueError as ``explore_mixing``."""
+    """The models to be shown in one place, by what they are called. Raises ValueError as ``explore_mixing``."""
     check_model(model)
-    size = mixing_size(model)
     sides = {"trained" if before is None and about(model) else "this model": model}
     if before is not None:
         check_model(before)
         sides["the other model"] = before
-    elif 4 * size <= room():  # else the model alone: numbers drawn at random are what can be missed
+    elif maps_dtype(model, 2):  # else the model alone: numbers drawn at random are what can be missed
         sides["before training"] = untrained(model)
-    if 2 * len(sides) * size > room():
+    if not maps_dtype(model, len(sides)):
         raise ValueError(
-            f"This model's token mixing has {size:,} weights, more than a view sends: give a model of at most the size "
-            "of L/16, or leave before= away."
+            f"This model's token mixing has {mixing_size(model):,} weights, more than a view sends: give a model of at "
+            "most the size of L/16, or leave before= away."
         )
     return sides
+
+
+def maps_dtype(model, num_models):
+    """The finest dtype in which the maps of so many models like this one can be sent; None where none is."""
+    shape = (num_models, mixing_size(model) // model.num_tokens, model.num_tokens)
+    return next((dtype for dtype in ("float32", "float16", "int8") if maps_bytes(shape, dtype) <= room()), None)
 
 
 def check_sizes(maps, grids):
@@ -106,6 +135,7 @@ def unit_orders(maps, grid):
     """The order of a model's units by every ``sort``: {"norm": (num_blocks, D_S), ...}, found from what they read."""
     reads = maps[:, 0]
     return {
+        "structure": np.stack([mixing.by_structure(block, grid) for block in reads]),
         "norm": np.stack([mixing.by_norm(block) for block in reads]),
         "frequency": np.stack([mixing.by_frequency(block, grid) for block in reads]),
         "pairs": np.stack([mixing.by_pairs(block) for block in reads]),
@@ -115,7 +145,7 @@ def unit_orders(maps, grid):
 
 def packed_orders(orders):
     """What ``unit_orders`` gives, as it is sent."""
-    return {sort: packed(order, "int32") for sort, order in orders.items()}
+    return {sort: packed(order, "int16") for sort, order in orders.items()}
 
 
 def untrained(model):

@@ -1,14 +1,14 @@
 // View 5: a run as it went: the maps of view 1 and the validation accuracy at every snapshot, scrubbed or played.
 
 import {
-  arrow, cellOf, choice, claim, clamp, colourTable, drawnFrom, frame, indexSlider, largest, legend, make,
-  onCanvas, onWidth, panel, pointer, range, segment, set, signed, slider, SORTS, theme, unpack, unpackOrders,
+  arrow, cellOf, choice, claim, clamp, colourTable, drawnFrom, frame, hoveredPatch, indexSlider, largest, legend,
+  make, onCanvas, onWidth, panel, pointer, range, segment, set, signed, slider, SORTS, theme, unpack, unpackOrders,
 } from "./kit.js";
-import { pairTiles } from "./tiles.js";
+import { moransI, pairTiles, saidI } from "./tiles.js";
 
-export function training(model, root) {
-  const data = model.get("data");
-  const [rows, columns] = data.grid;
+export function training(model, root, data = model.get("data")) {
+  const { grid } = data;
+  const [rows, columns] = grid;
   const S = rows * columns;
   const units = data.num_units;
   const table = colourTable(data.colours, root);
@@ -19,7 +19,8 @@ export function training(model, root) {
   const accuracies = unpack(data.validation_accuracy).values;
   const last = steps.length - 1;
   const times = range(steps.length);
-  let hovered = null; // {unit, patch}
+  const hovered = hoveredPatch(model);
+  let unitUnder = null; // the unit under the pointer
 
   const order = () => segment(orders[model.get("sort")], model.get("block"), units);
   /** What all units of the block read, then what they write. */
@@ -38,21 +39,22 @@ export function training(model, root) {
     return `${step}, validation accuracy ${percent(accuracies[time])}`;
   }
 
-  function follow(found) {
-    hovered = found;
+  function follow(unit) {
+    unitUnder = unit;
     say();
   }
   const tilesLabel = "Maps of all units: arrow keys choose a unit, with Shift a patch";
-  const tiles = pairTiles(model, table, { label: tilesLabel, grid: data.grid, order, map, follow });
+  const tiles = pairTiles(model, table, { label: tilesLabel, grid, order, map, follow });
   const accuracy = trainingLine(model, { label: "Validation accuracy along the run", steps, when });
   const normLabel = "Norm of what the chosen unit reads along the run";
   const norm = trainingLine(model, { label: normLabel, steps, when });
   const normTitle = make("span");
   const maps = panel("reads | writes, every unit", tiles.element);
+  hovered.on(say);
   accuracy.canvas.dataset.line = "accuracy";
   norm.canvas.dataset.line = "norm";
-  const lines = make("div", { class: "mixer-line" },
-    panel("validation accuracy", accuracy.canvas), panel(normTitle, norm.canvas));
+  const lines = [panel("validation accuracy", accuracy.canvas), panel(normTitle, norm.canvas)];
+  for (const line of lines) line.classList.add("mixer-line");
 
   const play = make("button", { type: "button", "data-trait": "playing", onclick: () => toggle() });
   const time = make("div", { class: "mixer-time" }, play, slider(model, "time", "Snapshot", 0, last, when));
@@ -63,22 +65,22 @@ export function training(model, root) {
     choice(model, "scale", "Colours", { shared: "one scale for the run", each: "each snapshot its own" }),
     key.root,
   ];
-  const parts = frame(root, { controls, panels: [maps, lines] });
+  const parts = frame(root, { controls, panels: [...lines, maps] });
+  maps.before(parts.readout); // above a tall box it is seen while the pointer is anywhere in it
 
   function draw() {
     if (!root.clientWidth) return; // not on the page yet
     const wide = root.clientWidth - 30;
-    const beside = wide > 700;
-    const room = beside ? Math.round(0.63 * wide) : wide;
     const scale = top();
-    tiles.draw({ room, most: 8, side: clamp(Math.floor(24 / columns), 2, 6), scale: () => scale });
+    drawLines(wide > 700 ? Math.floor(wide / 2) - 10 : wide);
+    tiles.draw({ room: wide, scale: () => scale, paired: model.get("sort") === "pairs" });
     key.show(scale);
-    drawLines(beside ? wide - room - 24 : wide);
     parts.caption.textContent =
       `Each tile is one of the ${units} hidden units of block ${model.get("block")}'s token mixing ` +
-      `at this step of ${data.run}: on the left what it reads from the ${rows} × ${columns} patches, ` +
-      "on the right what it writes to them. Red is above zero, blue below. " +
-      "Tiles are sorted by the last snapshot and keep their places.";
+      `at this step of ${data.run}: what it reads from the ${rows} × ${columns} patches, ` +
+      "and what it writes to them. Red is above zero, blue below. " +
+      "Tiles are sorted by the last snapshot and keep their places. " +
+      "Moran's I tells how much neighbouring weights of what a unit reads agree: 1 at most, about 0 by chance.";
     say();
   }
 
@@ -87,17 +89,19 @@ export function training(model, root) {
     const longest = Math.max(...lengths);
     const length = lengths[model.get("time")];
     const share = (value) => `${Math.round(100 * value)} %`;
-    accuracy.draw({ width, height: 160, values: accuracies, most: 1, text: share });
-    norm.draw({ width, height: 120, values: lengths, most: longest, text: (value) => value.toFixed(2) });
+    accuracy.draw({ width, height: 130, values: accuracies, most: 1, text: share });
+    norm.draw({ width, height: 130, values: lengths, most: longest, text: (value) => value.toFixed(2) });
     normTitle.textContent = `norm of what unit ${model.get("unit")} reads: ${length.toFixed(2)}`;
   }
 
   function say() {
-    const { unit, patch } = hovered || { unit: model.get("unit"), patch: model.get("patch") };
+    const unit = unitUnder ?? model.get("unit");
+    const patch = hovered.get() ?? model.get("patch");
     const [row, column] = cellOf(patch, columns);
     const [reads, writes] = [0, 1].map((side) => signed(map(unit, side)[patch]));
     parts.readout.textContent =
-      `Unit ${unit} (place ${order().indexOf(unit)} of 0 to ${units - 1}), ` +
+      `Unit ${unit} (place ${order().indexOf(unit)} of 0 to ${units - 1}, ` +
+      `Moran's I ${saidI(moransI(map(unit, 0), grid))}), ` +
       `patch in row ${row}, column ${column}: reads it with weight ${reads}, writes to it with ${writes}.`;
   }
 

@@ -7,15 +7,29 @@ import traitlets
 
 from mixer_utils import plotting
 from mixer_utils.snapshots import Snapshots, load_recorded_run
-from mixer_utils.widgets.base import SORTS, Index, View, choice, packed, packed_colours, room
+from mixer_utils.widgets.base import (
+    SORTS,
+    Index,
+    View,
+    choice,
+    maps_bytes,
+    packed,
+    packed_colours,
+    packed_maps,
+    room,
+    unpacked,
+)
 from mixer_utils.widgets.mixing import packed_orders, unit_orders
+
+MOST_IN_HALVES = 2_000_000  # bytes of weights that are sent in half precision, the file's own: larger runs are rounded
 
 
 def explore_training(snapshots=None):
     """A run's token-mixing weights and its validation accuracy on one slider, with a button that plays it.
 
     snapshots: the Snapshots that ``train(snapshots=...)`` filled, else the recorded run that ships with the package. Of
-    a model so large that they do not fit into 10 MB, fewer are sent, evenly spread. Units are sorted by the last
+    a long run or a large model the weights are sent in 255 steps for each map, and where that does not fit into 10 MB,
+    fewer snapshots are sent, evenly spread. Units are sorted by the last
     snapshot, where the view starts, and so keep their places. Raises ValueError for something else than Snapshots, for
     empty ones, and where not even one can be sent.
     """
@@ -35,30 +49,14 @@ class TrainingView(View):
     playing = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, snapshots):
+        super().__init__(data=training_data(snapshots))
         chosen = snapshots_sent(snapshots)
-        halves = snapshots.weights.numpy()[chosen]
-        self.weights = halves.astype(np.float32)
-        self.orders = unit_orders(self.weights[-1], snapshots.grid)
+        self.weights = unpacked(self.data["weights"]).astype(np.float32)
+        self.orders = {sort: unpacked(order) for sort, order in self.data["orders"].items()}
         self.steps = [snapshots.steps[i] for i in chosen]
         self.validation_accuracy = [snapshots.validation_accuracy[i] for i in chosen]
-        recipe = snapshots.about.get("recipe", {})
-        num_snapshots, num_blocks, _, num_units, num_patches = halves.shape
-        super().__init__(
-            data={
-                "grid": list(snapshots.grid),
-                "num_snapshots": num_snapshots,
-                "num_blocks": num_blocks,
-                "num_units": num_units,
-                "num_patches": num_patches,
-                "colours": packed_colours(),
-                "weights": packed(halves),
-                "steps": packed(self.steps, "int32"),
-                "validation_accuracy": packed(self.validation_accuracy, "float32"),
-                "orders": packed_orders(self.orders),
-                "run": f"the run of recipe {recipe['name']}" if "name" in recipe else "the run",
-            }
-        )
-        self.time = num_snapshots - 1
+        self.time = len(chosen) - 1
+        self.unit = int(self.order()[0])
 
     def order(self):
         """The units in the order in which they are drawn: by ``sort``, of the last snapshot's weights."""
@@ -94,6 +92,28 @@ class TrainingView(View):
         return picture
 
 
+def training_data(snapshots):
+    """What the front-end draws view 5 from: a View's ``data``. Raises ValueError as ``explore_training``."""
+    chosen = snapshots_sent(snapshots)
+    weights = snapshots.weights.numpy()[chosen]
+    recipe = snapshots.about.get("recipe", {})
+    num_snapshots, num_blocks, _, num_units, num_patches = weights.shape
+    dtype = "float16" if maps_bytes(weights.shape, "float16") <= MOST_IN_HALVES else "int8"
+    return {
+        "grid": list(snapshots.grid),
+        "num_snapshots": num_snapshots,
+        "num_blocks": num_blocks,
+        "num_units": num_units,
+        "num_patches": num_patches,
+        "colours": packed_colours(),
+        "weights": packed_maps(weights, dtype),
+        "steps": packed([snapshots.steps[i] for i in chosen], "int32"),
+        "validation_accuracy": packed([snapshots.validation_accuracy[i] for i in chosen], "float32"),
+        "orders": packed_orders(unit_orders(weights[-1].astype(np.float32), snapshots.grid)),
+        "run": f"the run of recipe {recipe['name']}" if "name" in recipe else "the run",
+    }
+
+
 def snapshots_sent(snapshots):
     """Which snapshots are sent, their indices: all, or as many as fit, evenly spread, the last one among them.
 
@@ -105,12 +125,11 @@ def snapshots_sent(snapshots):
         )
     if not snapshots.steps:
         raise ValueError("These snapshots are empty: give them to train(snapshots=...) before they are shown.")
-    size = snapshots.weights[0].numel()
-    most = room() // (2 * size)
+    most = room() // maps_bytes(snapshots.weights.shape[1:], "int8")
     if most == 0:
         raise ValueError(
-            f"One snapshot of this run has {size:,} weights, more than a view sends: record a model of at most the "
-            "size of L/16."
+            f"One snapshot of this run has {snapshots.weights[0].numel():,} weights, more than a view sends: record a "
+            "model of at most the size of L/16."
         )
     count = len(snapshots.steps)
     return np.unique(np.linspace(count - 1, 0, min(count, most)).round().astype(int))

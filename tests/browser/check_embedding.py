@@ -4,7 +4,7 @@ import json
 import re
 
 import numpy as np
-from helpers import SECONDS, ink_of
+from helpers import FRAMES, SECONDS, ink_of
 
 from mixer_utils.widgets import embedding
 
@@ -200,7 +200,7 @@ def check_filters(root, view):
 
 def corner(grid, place):
     across, step = int(number(grid, "across")), number(grid, "tile") + number(grid, "gap")
-    return 3 + step * np.array([place % across, place // across])
+    return 3 + step * np.array([place % across, place // across]) - [0, number(grid, "top")]
 
 
 def check_tiles(grid, view):
@@ -210,8 +210,23 @@ def check_tiles(grid, view):
     for place in {*range(12), len(order) // 2, len(order) - 1} & {*range(len(order))}:
         weights = view.filters[order[place]]
         scale = np.abs(view.filters if view.scale == "shared" else weights).max() or 1
+        bring(grid, place)
         points = corner(grid, place) + (np.stack([columns, rows], axis=1) + 0.5) * zoom
         assert off(colours(grid, points), weights.reshape(channels, P, P), scale) <= 2, f"place {place} by {view.sort}"
+
+
+def bring(grid, place):
+    """Scrolls so far that the tile at a place is in sight, and is drawn."""
+    row = place // int(number(grid, "across"))
+    grid.evaluate(
+        f"""(grid, top) => {{
+          const box = grid.closest(".mixer-scroll");
+          if (top >= box.scrollTop && top + 40 <= box.scrollTop + box.clientHeight) return null;
+          box.scrollTop = top;
+          return ({FRAMES})();
+        }}""",
+        row * (number(grid, "tile") + number(grid, "gap")),
+    )
 
 
 def check_lines(grid, view):

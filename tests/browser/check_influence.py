@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from helpers import FRAMES, colours_of
 
+MAPS = ("image", "row", "values", "weights", "products", "column", "writes")
+
 # Every cell of a map: where it was looked at (in the canvas's own pixels) and its colour there. Numbers stand in the
 # middle of a cell, outlines on its edge.
 CELLS = """(canvas, [rows, columns]) => {
@@ -17,14 +19,39 @@ CELLS = """(canvas, [rows, columns]) => {
   }
   return { width: canvas.width, height: canvas.height, found };
 }"""
-TILE = """(canvas, [at, rows, columns]) => {
+# The corner of the unit's tile at a place, brought into sight, on the canvas in CSS pixels.
+CORNER = f"""
+  const names = ["across", "gap", "width", "height"];
+  const [across, gap, width, height] = names.map((name) => Number(canvas.dataset[name]));
+  const left = 2 + (at % across) * (width + gap), below = 2 + Math.floor(at / across) * (height + gap);
+  const box = canvas.closest(".mixer-scroll");
+  if (below < box.scrollTop || below + height > box.scrollTop + box.clientHeight) {{
+    box.scrollTop = below - 2;
+    await ({FRAMES})();
+  }}
+  const top = below - Number(canvas.dataset.top);
+"""
+TILE = f"""async (canvas, [at, rows, columns]) => {{
+  {CORNER}
   const ratio = canvas.width / parseFloat(canvas.style.width), context = canvas.getContext("2d"), found = [];
-  const names = ["across", "side", "gap", "width", "height"];
-  const [across, side, gap, width, height] = names.map((name) => Number(canvas.dataset[name]));
-  const left = 2 + (at % across) * (width + gap), top = 2 + Math.floor(at / across) * (height + gap);
-  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
+  const side = Number(canvas.dataset.side);
+  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {{
     const x = Math.floor((left + (c + 0.5) * side) * ratio), y = Math.floor((top + (r + 0.5) * side) * ratio);
     found.push([...context.getImageData(x, y, 1, 1).data.slice(0, 3)]);
+  }}
+  return found;
+}}"""
+PLACE = f"async (canvas, at) => {{ {CORNER} return [left, top]; }}"
+# Of a map: the patches that have a dark line at their left on the canvas over it.
+OUTLINED = """(canvas, [rows, columns, left, top]) => {
+  const over = canvas.parentElement.querySelector(".mixer-over"), found = [];
+  const ratio = canvas.width / parseFloat(canvas.style.width), side = Number(canvas.dataset.side);
+  if (!over.width) return found;
+  const context = over.getContext("2d");
+  for (let patch = 0; patch < rows * columns; patch++) {
+    const x = left + (patch % columns) * side - 0.75, y = top + (Math.floor(patch / columns) + 0.5) * side;
+    const [light, , , opaque] = context.getImageData(Math.floor(x * ratio), Math.floor(y * ratio), 1, 1).data;
+    if (opaque > 100 && light < 100) found.push(patch);
   }
   return found;
 }"""
@@ -75,6 +102,7 @@ def check_influence(page, root, view):
             expect_shown(root, view)
 
     expect_numbers_under_the_pointer(root, view)
+    expect_outlines_everywhere(root, view)
 
 
 def touch(root, view):
@@ -167,6 +195,30 @@ def expect_numbers_under_the_pointer(root, view):
     assert [number(one) for one in told.groups()] == pytest.approx(expected, rel=0.02, abs=1e-3)
 
 
+def expect_outlines_everywhere(root, view):
+    """A patch hovered on any map is outlined on every map and unit's tile, and nothing is drawn anew."""
+    rows, columns = view.data["grid"]
+    drawn = root.get_attribute("data-drawn")
+    patch = (rows - 1) * columns + columns - 1  # its left edge lies inside every map
+    first = order_shown(root)[0]
+    for where in ("image", "products", "units"):
+        if where == "units":
+            hover_tile(root, 0, rows - 1, columns - 1)
+        else:
+            hover(root, where, rows - 1, columns - 1)
+        root.evaluate(FRAMES)
+        for name in MAPS:
+            assert of(root, name).evaluate(OUTLINED, [rows, columns, 0, 0]) == [patch], (where, name)
+        corner = of(root, "units").evaluate(PLACE, 0)
+        assert of(root, "units").evaluate(OUTLINED, [rows, columns, *corner]) == [patch], where
+    said = root.locator(".mixer-readout").inner_text()
+    assert said.startswith(f"Unit {first}, place 0 of {len(view.order())}: reads patch {patch} (")
+    root.page.mouse.move(1, 1)
+    for name in MAPS:
+        assert of(root, name).evaluate(OUTLINED, [rows, columns, 0, 0]) == [], name
+    assert root.get_attribute("data-drawn") == drawn
+
+
 def of(root, name):
     return root.locator(f"canvas[data-map={name}]")
 
@@ -192,9 +244,15 @@ def hover(root, name, row, column):
     of(root, name).hover(position=middle(root, name, row, column))
 
 
+def tile_corner(root, at):
+    return of(root, "units").evaluate(PLACE, at)
+
+
 def click_tile(root, at):
-    canvas = of(root, "units")
-    across, gap, width, height = (
-        int(canvas.get_attribute(f"data-{one}")) for one in ["across", "gap", "width", "height"]
-    )
-    canvas.click(position={"x": 3 + (at % across) * (width + gap), "y": 3 + at // across * (height + gap)})
+    left, top = tile_corner(root, at)
+    of(root, "units").click(position={"x": left + 3, "y": top + 3})
+
+
+def hover_tile(root, at, row, column):
+    (left, top), side = tile_corner(root, at), float(of(root, "units").get_attribute("data-side"))
+    of(root, "units").hover(position={"x": left + (column + 0.5) * side, "y": top + (row + 0.5) * side})

@@ -3,9 +3,11 @@
 import math
 
 import numpy as np
-from check_mixing import signed
+from check_mixing import said_i, signed
 from helpers import FRAMES, wait_until
-from tiles import choose, expect_outline, expect_tiles, point, sent
+from tiles import choose, expect_outline, expect_tiles, hovered, point, sent
+
+from mixer_utils.mixing import morans_i
 
 ORANGE = (213, 94, 0)  # the mark of the snapshot at hand
 
@@ -19,7 +21,7 @@ def check_training(page, root, view):
         choose(root, view, "time", *keys)
         expect_shown(root, view)
     choose(root, view, "block", "End")
-    for sort in ["frequency", "pairs", "number", "norm"]:
+    for sort in ["norm", "frequency", "pairs", "number", "structure"]:
         choose(root, view, "sort", option=sort)
         expect_shown(root, view)
     for scale in ["each", "shared"]:
@@ -46,7 +48,7 @@ def touch(root, view):
 def expect_shown(root, view):
     """Tiles, lines, legend and texts are those of the view's state."""
     root.page.evaluate(FRAMES)
-    canvas, grid, maps = root.locator(".mixer-tiles canvas"), view.data["grid"], maps_of(view)
+    canvas, grid, maps = tiles(root), view.data["grid"], maps_of(view)
     run = sent(view.data["weights"])[:, view.block]
     top = np.abs(run if view.scale == "shared" else maps).max()
     expect_tiles(canvas, view.order(), maps, grid, top)
@@ -58,7 +60,7 @@ def expect_shown(root, view):
     )
     assert root.locator("label:has([data-trait=time]) output").text_content() == said
     norms = np.linalg.norm(run[:, 0, view.unit], axis=1)
-    assert f"unit {view.unit} reads: {norms[view.time]:.2f}" in root.locator(".mixer-line").text_content()
+    assert f"unit {view.unit} reads: {norms[view.time]:.2f}" in root.locator(".mixer-line").last.text_content()
     for name, values, most in [("accuracy", view.validation_accuracy, 1), ("norm", norms, norms.max())]:
         expect_mark(root, view, name, values[view.time] / most)
         assert line(root, name).get_attribute("aria-valuetext") == said
@@ -70,8 +72,9 @@ def expect_text(root, view, unit, patch):
     root.page.evaluate(FRAMES)
     reads, writes = maps_of(view)[:, unit, patch]
     at, (row, column) = list(view.order()).index(unit), divmod(patch, view.data["grid"][1])
+    structure = said_i(morans_i(maps_of(view)[0, [unit]], view.data["grid"])[0])
     assert root.locator(".mixer-readout").text_content() == (
-        f"Unit {unit} (place {at} of 0 to {view.data['num_units'] - 1}), patch in row {row}, "
+        f"Unit {unit} (place {at} of 0 to {view.data['num_units'] - 1}, Moran's I {structure}), patch in row {row}, "
         f"column {column}: reads it with weight {signed(reads)}, writes to it with {signed(writes)}."
     )
 
@@ -130,11 +133,13 @@ def check_lines(page, root, view):
 
 def check_maps(page, root, view):
     """The pointer reads out, a click and arrow keys choose."""
-    canvas, grid = root.locator(".mixer-tiles canvas"), view.data["grid"]
+    canvas, grid = tiles(root), view.data["grid"]
     patch = view.data["num_patches"] - 1
     canvas.hover(position=point(canvas, grid, 3, 1, patch))
     expect_text(root, view, view.order()[3], patch)
+    assert hovered(canvas, grid)[0] == {patch}
     canvas.click(position=point(canvas, grid, 3, 1, patch))
+    page.mouse.move(1, 1)
     view.unit, view.patch = int(view.order()[3]), patch
     expect_shown(root, view)
     canvas.press("ArrowRight")
@@ -170,6 +175,10 @@ def check_play(page, root, view, last):
 def maps_of(view):
     """The block's maps at the snapshot at hand, as the browser has them: (2, D_S, S)."""
     return sent(view.data["weights"])[view.time, view.block]
+
+
+def tiles(root):
+    return root.locator(".mixer-tiles canvas[tabindex]")
 
 
 def line(root, name):

@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from check_influence import check_influence, click, expect_shown, of
+from check_influence import MAPS, check_influence, click, expect_shown, of
 from helpers import FRAMES, latency, screenshot, show_view
 
-from mixer_utils import create_mixer, load_pretrained, mixing
+from mixer_utils import MlpMixer, create_mixer, load_pretrained, mixing
 from mixer_utils.widgets import explore_influence
 from mixer_utils.widgets.base import packed_mixer
 from mixer_utils.widgets.front_end import joined
@@ -172,3 +172,14 @@ def test_every_key_press_changes_the_picture(page, opened, model):
     for name, control in named.items():
         target = of(root, "units" if name == "block" else name)
         latency(control, ["ArrowRight", "ArrowLeft"], target, f"influence: {name}")
+
+
+def test_at_the_papers_grid_maps_stand_in_the_place_of_numbers(page, opened):
+    torch.manual_seed(0)
+    model = MlpMixer(28, patch_size=2, hidden_dim=16, tokens_mlp_dim=20, channels_mlp_dim=8, num_blocks=2)
+    images = torch.randint(256, (3, 1, 28, 28), dtype=torch.uint8)
+    root = opened(explore_influence(model, images))
+    side = {name: float(of(root, name).get_attribute("data-side")) for name in (*MAPS, "units")}
+    assert min(side.values()) >= 8 and side["image"] == 20
+    check_influence(page, root, explore_influence(model, images))
+    screenshot(root, "influence-14x14")

@@ -69,6 +69,7 @@ def test_a_large_model_s_run_and_a_resumed_one_are_drawn_right(opened):
         snapshots.validation_accuracy.append(accuracy)
     snapshots.weights = torch.stack([unit_maps(model), 1.5 * unit_maps(model)]).half()
     view = explore_training(snapshots)
+    assert view.data["weights"]["dtype"] == "int8"
     page, root = opened(view)
     expect_shown(root, view)
     line(root, "accuracy").press("Home")
