@@ -160,8 +160,8 @@ export function learn(model, root) {
       `A Mixer with ${num_blocks} blocks, ${hidden_dim} channels and ${grouped(run.values.length)} weights, trained ` +
       `here, in this browser, on ${grouped(unpackedLength(data.train.labels))} images of ${data.name}. ` +
       `Each map is one of the ${tokens_mlp_dim} hidden units of the block's token mixing: what it reads from every ` +
-      "patch, red above zero, blue below. Units keep their places. Another patch size, learning rate or seed begins a " +
-      "new run.";
+      "patch, red above zero, blue below. Units keep their places. " +
+      "Another patch size, learning rate or seed begins a new run.";
   }
 
   function drawMaps(room) {
@@ -175,7 +175,7 @@ export function learn(model, root) {
     const scale = Math.max(largest(now), largest(first)); // one for both, so that they can be compared
     const ratio = window.devicePixelRatio || 1;
     const gap = Math.round(6 * ratio);
-    const across = Math.min(units, room > 400 ? 6 : 4);
+    const across = Math.min(units, 6);
     const fitting = Math.floor(((room * ratio + gap) / across - gap) / columns);
     const side = Math.max(1, Math.min(fitting, Math.round((72 / columns) * ratio))); // of a square
     const width = across * (columns * side + gap) - gap;
@@ -246,9 +246,10 @@ export function learn(model, root) {
       if (!run.running) speak("The weights are random so far: press Train, and watch the maps form.");
       return;
     }
-    const share = `${percentOf(latest().accuracy)} of the held-out images are called rightly after step ${latest().step}`;
-    const state = run.done === run.steps ? "Trained" : run.running ? "Training" : "Paused";
-    speak(`${state}: ${share} of ${grouped(run.steps)}.`);
+    const { step, accuracy: share } = latest();
+    const still = run.done === run.steps ? "Trained" : "Paused";
+    speak(`${run.running ? "Training" : still}: ${percentOf(share)} of the held-out images are called rightly after ` +
+      `step ${grouped(step)} of ${grouped(run.steps)}.`);
   }
   function speak(sentence) {
     spoken = performance.now();

@@ -19,7 +19,7 @@ MODELS = {  # by patch size: so small that a browser trains them in a minute on 
     7: dict(hidden_dim=48, tokens_mlp_dim=36, channels_mlp_dim=96),
     4: dict(hidden_dim=32, tokens_mlp_dim=36, channels_mlp_dim=64),
 }
-SETTINGS = {"batch_size": 25, "steps": 1000, "warmup": 0.1, "weight_decay": 0.1, "shift": 1}
+SETTINGS = {"batch_size": 25, "steps": 1000, "warmup": 0.05, "weight_decay": 0.1, "shift": 1}
 RATES = [0.001, 0.003, 0.006, 0.01, 0.03]  # the learning rates to choose from
 
 

@@ -1,11 +1,11 @@
 // Training of an MLP-Mixer in plain JavaScript: forward, backward, and a step of AdamW, after mixer_utils/model.py.
 //
-// Letters as in the paper: B images in a batch, S tokens, C channels (hidden_dim). A matrix is a flat Float32Array in
-// row order. Every layer has forward(x, rows) and backward(gradient, rows): what comes in is `rows` rows of numbers,
-// what goes out is the layer's own array, made once and written over at each step. backward() gets the derivative of
-// the loss by what forward() gave, adds the derivatives by the layer's weights to `gradients`, and returns the one by x.
+// Letters as in the paper: S tokens, C channels (hidden_dim), P patch side. A matrix is a flat Float32Array in row
+// order. Every layer has forward(x, rows) and backward(dy, rows). In come `rows` rows of numbers; what goes out
+// is the layer's own array, made once and written over at each step. backward() gets the derivative of the loss by what
+// forward() gave, adds those by the layer's weights to `gradients`, and returns the one by x.
 //
-// Read from the end: Trainer takes a step, Mixer's layers follow model.py, Linear holds the arithmetic that takes time.
+// Read from the end: Trainer takes a step, MixerNetwork and its layers follow model.py, addTiles takes the time.
 
 // --- matrix products -------------------------------------------------------------------------------------------------
 
@@ -33,7 +33,10 @@ function addProduct(out, A, B) {
   }
 }
 
-/** Sixteen sums at a time: eight numbers are read for sixteen products, where one sum would read two for each. */
+/**
+ * Sixteen sums at a time, 4 x 4 of them: eight numbers are read for sixteen products, where one sum would read two for
+ * each. A line below is a row of that tile.
+ */
 function addTiles(out, a, b, aDown, aRight, bDown, bRight, outDown, rows, columns, start, end) {
   for (let row = 0; row < rows; row += 4) {
     for (let column = 0; column < columns; column += 4) {
@@ -85,7 +88,7 @@ function addOneByOne(out, A, B, firstRow, lastRow, firstColumn, lastColumn, star
 
 // --- layers ----------------------------------------------------------------------------------------------------------
 
-/** y = x W^T + b, for every row; W is out x in. Source of a layer's weights is `net`, by their names in the model. */
+/** y = x W^T + b, for every row; W is out x in. `net` holds a layer's weights, by their names in the model. */
 class Linear {
   constructor(net, name, mostRows) {
     this.weight = net.weights[`${name}.weight`];
@@ -425,7 +428,7 @@ export class MixerNetwork {
   }
 }
 
-/** The mean cross-entropy of `images` rows of logits; `dLogits` gets its derivative by the logits, `called` the answers. */
+/** The mean cross-entropy of `images` rows of logits; `dLogits` gets its derivative by them, `called` the answers. */
 export function crossEntropy(logits, labels, images, classes, dLogits, called) {
   let loss = 0;
   for (let image = 0; image < images; image++) {
