@@ -9,7 +9,7 @@ import { colouredPixels, paintValues, squares } from "./squares.js";
 
 const RUN = 300; // milliseconds that a change takes from the first stage to the last
 const SIDES = [112, 98, 84, 70, 56, 48, 42]; // of a small map, CSS pixels: the largest with which all stands in one row
-const GUTTER = 26; // beside a map, where the branch leaves the line and comes back
+const GUTTER = 24; // beside a map, where the branch leaves the line and comes back
 const SPACES = [16, 34]; // between two boxes of a row, at least and at most
 const NARROW = 560; // a width below which a block fills a row
 
@@ -32,12 +32,13 @@ export function flow(view) {
   const withHead = { "marker-end": `url(#${heads})` };
   const boxes = []; // in the order of the flow: {element, button, stage, block}
   const blocks = []; // of each its two halves: {after, branch, box}
-  let cell = 4; // the side of a patch in the small maps
+  let cell = 4; // the side of a patch in the small maps, CSS pixels
+  let tall = 168; // the height of the mean's strip
   let shown = null; // the overview that is drawn
 
   // --- boxes ---
   function box({ stage, block, title, name, shape }, ...content) {
-    const label = `${stageName(stage, block)}, opens its arithmetic`;
+    const label = `${stageName(stage, block)}, ${OPENS[stage] || "opens its arithmetic"}`;
     const button = make("button", {
       type: "button", "data-stage": stage, "data-block": block, "aria-label": label, "aria-expanded": "false",
       onclick: () => view.open(stage, block),
@@ -153,7 +154,6 @@ export function flow(view) {
   // --- what is drawn ---
   function drawMean({ mean: values }) {
     const scale = largest(values);
-    const tall = Math.round(element.style.getPropertyValue("--tall").replace("px", "")) || 150;
     Object.assign(strip.dataset, { scale });
     strip.setAttribute("aria-label", `The mean over all tokens, ${C} channels, ${view.spread(values)}`);
     onCanvas(strip, 16, tall, (context) => {
@@ -180,7 +180,7 @@ export function flow(view) {
   function drawInput() {
     board.draw();
     const given = imageCanvas(view.drawing.seen(), data.image_shape);
-    const gap = S > 100 ? 1 : 2;
+    const gap = pixel * P < 3 ? 0 : S > 100 ? 1 : 2;
     const size = pixel * P - gap;
     pieces.draw({ width: size, height: size, gap }, (context, corner) => {
       for (const s of range(S)) {
@@ -271,7 +271,7 @@ export function flow(view) {
     const [side, space] = sizesFor(wide);
     cell = cellFor(side);
     const map = cell * rows + 4;
-    element.style.setProperty("--tall", `${wide < NARROW ? 168 : Math.max(2 * map + 60, 168)}px`);
+    tall = wide < NARROW ? 168 : Math.max(2 * map + 60, 168);
     element.style.setProperty("--wide", `${widthOf(cell * columns + 4)}px`);
     element.style.setProperty("--gutter", `${GUTTER}px`);
     element.style.setProperty("--space", `${space}px`);
@@ -325,7 +325,7 @@ export function flow(view) {
 
   /** Down from the line to a mixing, and back to where what it adds is added. */
   function drawBranch(path, after, branch) {
-    const leave = after.left - GUTTER + 6;
+    const leave = after.left - GUTTER + 4;
     const back = after.left - 10;
     const y = after.middle;
     const below = (after.bottom + branch.top) / 2;
@@ -398,6 +398,7 @@ export function flow(view) {
 }
 
 let pictures = 0; // on this page
+const OPENS = { image: "opens a board to draw on", patches: "opens them enlarged" };
 export const CALM = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 /** "Token mixing of block 1", "Stem". */

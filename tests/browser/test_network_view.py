@@ -9,11 +9,10 @@ import pytest
 import torch
 from check_network import check_network, expect_shown, numbers, settle, stage_button, state
 from helpers import FRAMES, latency, screenshot, show_view
+from PIL import Image, ImageDraw
 
 from mixer_utils import load_pretrained
 from mixer_utils.widgets import base, explore
-
-STAGES = "image patches stem".split()
 
 
 @pytest.fixture
@@ -61,17 +60,16 @@ def test_all_stages_of_the_shipped_model_are_pytorch_s(page, opened):
 def test_arrow_keys_go_from_stage_to_stage_and_enter_opens_one(page, opened, tiny_mixer):
     root = opened(explore(tiny_mixer(), grey()))
     mixings = [f"{kind} mixing of block {block}" for block in (0, 1) for kind in ("Token", "Channel")]
-    names = ["Image", "Patches", "Stem", *mixings, "Mean", "Head"]
-    buttons = root.get_by_role("button", name="opens its arithmetic")
-    assert buttons.evaluate_all("(all) => all.map((one) => one.ariaLabel)") == [
-        f"{name}, opens its arithmetic" for name in names
-    ]
+    opening = ["Image, opens a board to draw on", "Patches, opens them enlarged"]
+    opening += [f"{name}, opens its arithmetic" for name in ("Stem", *mixings, "Mean", "Head")]
+    buttons = root.get_by_role("button", name=", opens ")
+    assert buttons.evaluate_all("(all) => all.map((one) => one.ariaLabel)") == opening
     assert buttons.evaluate_all("(all) => all.filter((one) => one.tabIndex === 0).length") == 1
     focused = "document.activeElement.ariaLabel"
     buttons.first.focus()
-    for name in names[1:]:
+    for name in opening[1:]:
         page.keyboard.press("ArrowRight")
-        assert page.evaluate(focused) == f"{name}, opens its arithmetic"
+        assert page.evaluate(focused) == name
     page.keyboard.press("ArrowRight")  # the end
     assert page.evaluate(focused) == "Head, opens its arithmetic"
     page.keyboard.press("ArrowLeft")
@@ -84,7 +82,7 @@ def test_arrow_keys_go_from_stage_to_stage_and_enter_opens_one(page, opened, tin
     settle(root)
     assert state(page, "stage") == "" and page.evaluate(focused) == "Channel mixing of block 1, opens its arithmetic"
     page.keyboard.press("Home")
-    assert page.evaluate(focused) == "Image, opens its arithmetic"
+    assert page.evaluate(focused) == opening[0]
 
 
 def test_the_image_is_drawn_on_by_keys(page, opened, tiny_mixer):
@@ -102,6 +100,25 @@ def test_the_image_is_drawn_on_by_keys(page, opened, tiny_mixer):
     view.start = -1
     assert state(page, "hidden") == [0]
     expect_shown(root, view)
+
+
+def test_a_picture_of_one_s_own_goes_through_the_network(page, opened, tiny_mixer, tmp_path):
+    paper = Image.new("L", (200, 200), 235)
+    ImageDraw.Draw(paper).line([(70, 40), (120, 160)], fill=30, width=14)
+    paper.save(tmp_path / "one.png")
+    view = explore(tiny_mixer(), grey())
+    root = opened(view)
+    stage_button(root, "image", None).click()
+    root.locator("input[type=file]").set_input_files(tmp_path / "one.png")
+    said = root.locator(".mixer-photo-said").filter(has_text="%")
+    said.wait_for()
+    settle(root)
+    view.stage = "image"
+    view.pixels = bytes(state(page, "pixels"))
+    assert 150 < max(view.pixels) and sum(map(bool, view.pixels)) < 200
+    expect_shown(root, view)
+    best = int(np.argmax(view.probabilities))
+    assert said.inner_text().startswith(f"one.png: {best} ({100 * view.probabilities[best]:.1f} %)")
 
 
 def test_another_digit_runs_through_the_network_and_with_calm_it_is_there_at_once(new_page, opened, tiny_mixer):
@@ -202,7 +219,8 @@ def test_everything_that_is_drawn_has_a_name(page, opened, tiny_mixer):
         stage_button(root, stage, 0 if "mixing" in stage else None).click()
         settle(root)
         nameless = root.locator("canvas:not([aria-hidden])").evaluate_all(
-            "(all) => all.filter((one) => !one.ariaLabel || one.role !== 'img').map((one) => one.dataset.map)"
+            """(all) => all.filter((one) => one.checkVisibility() && !(one.ariaLabel && one.role === "img"))
+              .map((one) => one.dataset.map)"""
         )
         assert nameless == []
     root.locator("canvas[data-map=stem]").hover(position={"x": 10, "y": 10})
