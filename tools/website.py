@@ -109,7 +109,7 @@ def explorer():
     from mixer_utils import load_pretrained
     from mixer_utils.widgets.page import explorer_parts
 
-    return "\n".join(explorer_parts(load_pretrained("mnist")))
+    return "\n".join(explorer_parts(load_pretrained("mnist-14x14")))
 
 
 # --- views ------------------------------------------------------------------------------------------------------------

@@ -41,12 +41,12 @@ def write_explorer(out, model=None):
     """Write ``out``/index.html, the explorer: a Mixer opened up on one page. Returns the file's path.
 
     The page needs nothing but itself, and has at most 6 MB; the model's forward pass runs in the browser. ``model`` is
-    an MlpMixer for grey images, by default the shipped one; what ``load_checkpoint`` knows about.
+    an MlpMixer for grey images, by default "mnist-14x14"; what ``load_checkpoint`` knows about.
 
     Raises ValueError for a model that a view cannot show or that is too large, CheckpointError where the file cannot
     be written; an older page is then left as it was.
     """
-    page = explorer_page(load_pretrained("mnist") if model is None else model).encode()
+    page = explorer_page(load_pretrained("mnist-14x14") if model is None else model).encode()
     if len(page) > MOST_BYTES:
         raise ValueError(too_large(f"its page has {len(page) / 1e6:.1f} MB"))
     path = at_home(out) / "index.html"
