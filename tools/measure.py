@@ -104,9 +104,7 @@ def mixing_weights():
     runs = [mixing_run(seed) for seed in MIXING_SEEDS]
     names = ("accuracy", "validation_accuracy", "train_seconds")
     columns = {name: [run[name] for run in runs] for name in names}
-    structures = {
-        when: over_seeds([run["structure"][when] for run in runs]) for when in ("trained", "before training")
-    }
+    structures = {when: over_seeds([run["structure"][when] for run in runs]) for when in ("trained", "before training")}
     recipe = dataclasses.asdict(RECIPES["mixing"])
     save("mixing", {"seeds": MIXING_SEEDS, "recipe": recipe, "summary": summaries(columns), "structure": structures,
                     "runs": runs})  # fmt: skip
