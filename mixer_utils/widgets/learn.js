@@ -203,8 +203,8 @@ export function learn(model, root) {
     const raw = run.losses.map((loss, i) => [i, loss]);
     const most = Math.max(1, Math.ceil(Math.max(0, ...run.losses.slice(0, 20))));
     const axis = { width, steps: run.steps };
-    drawCurve(accuracy, { ...axis, height: 150, top: 100, unit: " %", points: shares, dots: true });
-    drawCurve(losses, { ...axis, height: 130, top: most, unit: "", points: smooth, behind: raw });
+    drawLearningCurve(accuracy, { ...axis, height: 150, top: 100, unit: " %", points: shares, dots: true });
+    drawLearningCurve(losses, { ...axis, height: 130, top: most, unit: "", points: smooth, behind: raw });
     const said = shares.length ? `${percentOf(latest().accuracy)} after step ${latest().step}` : "not measured yet";
     accuracy.setAttribute("aria-label", `Accuracy along the run: ${said}`);
     const last = smooth.length ? `${smooth[smooth.length - 1][1].toFixed(2)} at step ${run.done}` : "not measured yet";
@@ -326,7 +326,7 @@ function percentOf(share) {
 }
 
 /** Points [step, value] as a line over the whole run, values from 0 to `top`; `behind` is a thin line under it. */
-function drawCurve(canvas, { width, height, steps, top, unit, points, behind = [], dots }) {
+function drawLearningCurve(canvas, { width, height, steps, top, unit, points, behind = [], dots }) {
   const { ink, line, edge: behindColour, accent } = theme();
   const edge = { left: 46, right: 12, above: 8, below: 36 };
   const low = height - edge.below;

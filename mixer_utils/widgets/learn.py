@@ -138,7 +138,7 @@ def images_sent(data):
     Raises ValueError where they are too few or too large.
     """
     validation = RECIPES.get(data.name, RECIPES["minute"]).validation
-    parts = hold_out(data.train, min(validation, len(data.train) // 6))
+    parts = hold_out(data.train, min(validation, max(1, len(data.train) // 6)))
     sent = {part: evenly(split, len(data.class_names), most)
             for (part, most), split in zip(MOST_IMAGES.items(), parts, strict=True)}  # fmt: skip
     if len(sent["train"]) < SETTINGS["batch_size"] or len(sent["held_out"]) == 0:

@@ -499,7 +499,7 @@ export function unpackLevels(bytes) {
  * An image's patches into `rows`, from place `at` on: normalised, patches in row order. The image is moved down and
  * right by whole pixels; black comes in behind it. `input` maps a level, 0 to 15, to what the network is fed.
  */
-export function cutPatches(levels, first, [channels, height, width], P, input, down, right, rows, at) {
+export function fillPatchRows(levels, first, [channels, height, width], P, input, down, right, rows, at) {
   for (let top = 0; top < height; top += P) {
     for (let left = 0; left < width; left += P) {
       for (let channel = 0; channel < channels; channel++) {
@@ -626,7 +626,7 @@ export class Trainer {
       const down = shift ? this.random.below(2 * shift + 1) - shift : 0;
       const right = shift ? this.random.below(2 * shift + 1) - shift : 0;
       const first = image * this.size;
-      cutPatches(levels, first, image_shape, P, this.input, down, right, this.patches, i * this.size);
+      fillPatchRows(levels, first, image_shape, P, this.input, down, right, this.patches, i * this.size);
       this.labels[i] = labels[image];
     });
   }

@@ -18,7 +18,7 @@ let asked = false; // whether work() is about to be called
 
 globalThis.onmessage = ({ data: told }) => {
   if (told.data) data = unpacked(told.data);
-  if (told.config) begin(told);
+  if (told.config) beginRun(told);
   if ("running" in told && told.running !== running) {
     running = told.running;
     if (running) next();
@@ -32,7 +32,7 @@ function unpacked({ train, held_out, ...rest }) {
   return { ...rest, train: part(train), held_out: part(held_out) };
 }
 
-function begin(told) {
+function beginRun(told) {
   run = told.run;
   trainer = new Trainer(told.config, data, told.settings);
   worked = 0;

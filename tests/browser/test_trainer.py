@@ -65,7 +65,7 @@ PASS = """(config, shape, weights, levels, labels, input) => {
   for (const [name, values] of Object.entries(weights)) net.weights[name].set(values);
   const size = levels.length / labels.length;
   const patches = new Float32Array(levels.length);
-  labels.forEach((_, i) => cutPatches(levels, i * size, shape, config.patch_size, input, 0, 0, patches, i * size));
+  labels.forEach((_, i) => fillPatchRows(levels, i * size, shape, config.patch_size, input, 0, 0, patches, i * size));
   const logits = net.forward(patches, labels.length).slice();
   const slopes = new Float32Array(logits.length);
   const called = new Int16Array(labels.length);
@@ -106,7 +106,7 @@ def test_images_are_moved_and_cut_into_patches_as_pytorch_does(run):
         found = run(
             """(levels, shape, input, down, right) => {
               const rows = new Float32Array(levels.length + 1);
-              cutPatches(levels, 0, shape, 3, input, down, right, rows, 1);
+              fillPatchRows(levels, 0, shape, 3, input, down, right, rows, 1);
               return rows;
             }""",
             image.flatten().tolist(), SHAPE, INPUT.tolist(), down, right)  # fmt: skip
