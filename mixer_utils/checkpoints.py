@@ -20,16 +20,9 @@ from mixer_utils.model import MlpMixer
 
 __all__ = ["CheckpointError", "PRETRAINED", "load_checkpoint", "save_checkpoint", "write_atomically"]
 
-# The models that come with the package: the most accurate one, and those of 14 x 14 patches, whose mixing can be seen.
-# Of these there are three seeds, /1 and /2 the others, and one that learnt clothes by the same recipe.
+# The models that come with the package: the more accurate one, and one of 14 x 14 patches, whose mixing can be seen.
 SHIPPED = Path(__file__).parent / "weights"
-PRETRAINED = {
-    "mnist": SHIPPED / "mnist.safetensors",
-    "mnist-14x14": SHIPPED / "mnist-14x14-0.safetensors",
-    "mnist-14x14/1": SHIPPED / "mnist-14x14-1.safetensors",
-    "mnist-14x14/2": SHIPPED / "mnist-14x14-2.safetensors",
-    "fashion-14x14": SHIPPED / "fashion-14x14-0.safetensors",
-}
+PRETRAINED = {name: SHIPPED / f"{name}.safetensors" for name in ("mnist", "mnist-14x14")}
 
 
 def save_checkpoint(model, path, **about):

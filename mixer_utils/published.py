@@ -48,9 +48,8 @@ PUBLISHED = {  # (name, weights): file, its size in MiB as listed there, its SHA
 def load_pretrained(name, weights=None):
     """A trained MlpMixer, on the CPU and in eval mode.
 
-    ``load_pretrained("mnist")`` ships with the package, logits (B, 10); feed it with ``data.normalize(images)``. So do
-    "mnist-14x14", whose 14 x 14 patches make its mixing weights pictures (recipe ``mixing``; "mnist-14x14/1" and "/2"
-    are other seeds), and "fashion-14x14", the same recipe on Fashion-MNIST.
+    ``load_pretrained("mnist")`` ships with the package, logits (B, 10); feed it with ``data.normalize(images)``.
+    "mnist-14x14" does, too: less accurate, with 14 x 14 patches that make pictures of its mixing weights.
 
     ``load_pretrained("B/16", "imagenet1k")`` is one of the paper's (``PUBLISHED`` lists them all), for RGB images
     (B, 3, 224, 224) as (x - 127.5) / 127.5: logits (B, 1000), or (B, 21843) for "imagenet21k". "sam" and "gsam" were

@@ -16,7 +16,7 @@ ORDER = """
 """.split()
 ROOMS = {
     "exercises": "exercise catalogue cells record shelter solutions grading __init__".split(),
-    "widgets": "front_end base mixing influence digit embedding training network __init__ page".split(),
+    "widgets": "front_end base mixing influence digit embedding training learn network __init__ page".split(),
 }
 DOORS = {"__init__", "__main__", "first_cell", "diagrams"}
 

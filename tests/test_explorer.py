@@ -19,7 +19,9 @@ from mixer_utils.__main__ import main
 from mixer_utils.widgets import page as explorer
 from mixer_utils.widgets.base import packed
 
-VIEWS = ["mixing", "influence", "digit", "training"]
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+VIEWS = ["network", "learn", "training"]
 WITHOUT_END = {"meta", "link", "input", "br", "img"}
 
 
@@ -64,7 +66,7 @@ def unpacked(text, width):
     return planes.reshape(width, -1).T.tobytes()
 
 
-def tensors(page, place="digit-view"):
+def tensors(page, place="network-view"):
     """The weights in a page, by name, as float32 arrays."""
     found, buffers = page.state(place)["data"]["mixer"]["tensors"], page.buffers()
     return {
@@ -116,15 +118,15 @@ def test_the_command_writes_one_page_and_prints_one_line_with_its_path_and_size(
     assert written == f"{path}: {path.stat().st_size / 1e6:.2f} MB, open it in a browser.\n"
 
 
-def test_the_page_has_at_most_4_mb(path):
-    assert path.stat().st_size <= 4_000_000
+def test_the_page_has_at_most_6_mb(path):
+    assert path.stat().st_size <= 6_000_000
 
 
 def test_the_page_is_a_proper_document(page):
     ((_, attributes, _),) = page.all("html")
     assert attributes["lang"] == "en"
     assert [text for _, _, text in page.all("title")] == ["MLP-Mixer explorer"]
-    assert len(page.all("h1")) == len(page.all("header")) == len(page.all("main")) == len(page.all("footer")) == 1
+    assert len(page.all("h1")) == len(page.all("main")) == len(page.all("footer")) == 1
     assert len(page.all("noscript")) == 1
     metas = {attributes.get("name"): attributes.get("content") for _, attributes, _ in page.all("meta")}
     assert metas["viewport"] == "width=device-width, initial-scale=1"
@@ -134,10 +136,10 @@ def test_the_page_is_a_proper_document(page):
 def test_every_section_has_a_heading_and_a_link_to_it(page):
     ids = [attributes["id"] for _, attributes, _ in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert [attributes["aria-labelledby"] for _, attributes, _ in page.all("section")] == VIEWS
-    assert [attributes["id"] for _, attributes, _ in page.all("h2")] == VIEWS
+    assert [attributes["aria-labelledby"] for _, attributes, _ in page.all("section")] == [*VIEWS, "series"]
+    assert [attributes["id"] for _, attributes, _ in page.all("h2")] == [*VIEWS, "series"]
     inner = [attributes["href"] for _, attributes, _ in page.all("a") if attributes["href"].startswith("#")]
-    assert inner == ["#mixing", *(f"#{name}" for name in VIEWS)]  # the first skips the header
+    assert inner == [f"#{VIEWS[0]}", *(f"#{name}" for name in VIEWS)]  # the first skips what stands above the views
     assert {f"{name}-view" for name in VIEWS} <= set(ids)
 
 
@@ -154,15 +156,60 @@ def test_the_page_asks_for_nothing_but_itself(page):
 def test_the_page_links_to_the_paper_and_to_the_repository_of_the_package(page):
     (address,) = importlib.metadata.metadata("mlp-mixer-tutorial").get_all("Project-URL")
     outer = [attributes["href"] for _, attributes, _ in page.all("a") if not attributes["href"].startswith("#")]
-    assert outer == ["https://arxiv.org/abs/2105.01601", address.removeprefix("Repository, ")]
+    address = address.removeprefix("Repository, ")
+    notebooks = [f"{address}/blob/main/notebooks/{path.name}" for path in NOTEBOOKS]
+    assert outer == [*notebooks, "https://arxiv.org/abs/2105.01601", address]
+
+
+def test_the_series_under_the_views_is_that_of_the_readme(page):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\d\d) · ([^\]]+)\]\(notebooks/(\w+)\.ipynb\) \| ([^|]+) \|", readme, re.MULTILINE)
+    assert [name for *_, name, _ in rows] == [path.stem for path in NOTEBOOKS]
+    assert [(name, title, question) for _, title, name, question in rows] == list(explorer.SERIES)
+    said = [" ".join(text.split()) for _, _, text in page.all("li")]
+    assert said == [f"{title}: {question}" for _, title, _, question in rows]
 
 
 def test_the_page_tells_the_model_s_sizes(page):
-    (header,), sections = page.all("header"), page.all("section")
-    said = " ".join(header[2].split())
-    assert "28 × 28 pixels into 4 × 4 = 16 patches of 7 × 7 pixels and makes a list of 192 numbers" in said
-    assert "all 1,206,986 weights (in half precision) of a Mixer, trained on MNIST for 50 epochs (recipe full)" in said
-    assert "3 blocks, trained on MNIST for 8 epochs (recipe minute)" in " ".join(sections[3][2].split())
+    (main,), sections = page.all("main"), page.all("section")
+    said = " ".join(main[2].split())
+    assert "28 × 28 pixels into 4 × 4 = 16 patches of 7 × 7 pixels, makes a list of 192 numbers" in said
+    assert "all 1,206,986 weights of a Mixer, trained on MNIST for 50 epochs (recipe full)" in said
+    assert "3 blocks, trained on MNIST for 8 epochs (recipe minute)" in " ".join(sections[2][2].split())
+
+
+# --- what a reader chooses --------------------------------------------------------------------------------------------
+
+
+def of_page(page):
+    """What the page's script knows of its views: {"traits": ..., "steps": ...}."""
+    (text,) = [text for _, attributes, text in page.all("script") if attributes.get("id") == "mixer-page"]
+    return json.loads(text)
+
+
+def test_the_page_knows_what_can_stand_in_its_address(page):
+    traits = of_page(page)["traits"]
+    assert list(traits) == VIEWS
+    counts = {name: kind for name, kind in traits["network"].items() if isinstance(kind, int)}
+    starts = len(page.state("network-view")["data"]["starts"])
+    sizes = {"block": 4, "channel": 192, "class_index": 10, "hidden_unit": 768, "patch": 16, "unit": 64}
+    assert counts == {**sizes, "start": starts} and starts > 10
+    assert "token mixing" in traits["network"]["stage"] and traits["network"]["before"] == [False, True]
+    assert traits["network"]["pixels"] == {"pixels": 784} and traits["network"]["hidden"] == {"patches": 16}
+    assert not {"probabilities", "computed", "data"} & set(traits["network"])  # no choices
+    assert "playing" not in traits["training"] and traits["training"]["time"] > 10
+    assert traits["learn"]["patch_size"] == page.state("learn-view")["data"]["patch_sizes"]
+
+
+def test_the_tour_has_six_steps_of_one_sentence_whose_choices_exist(page):
+    about = of_page(page)
+    assert about["steps"] == explorer.TOUR and len(explorer.TOUR) == 6
+    for step in explorer.TOUR:
+        assert set(step) == {"view", "set", "target", "text"}
+        assert re.fullmatch(r"[A-Z][^.]*\.", step["text"])
+        for name, value in step["set"].items() if step["view"] in about["traits"] else []:
+            kind = about["traits"][step["view"]][name]
+            assert value in (kind if isinstance(kind, list) else range(kind))
 
 
 # --- its data ---------------------------------------------------------------------------------------------------------
@@ -172,10 +219,9 @@ def test_the_page_holds_exactly_the_shipped_weights(page):
     assert_same(tensors(page), load_pretrained("mnist"))
 
 
-def test_what_two_views_share_is_written_once(page):
+def test_nothing_is_written_twice(page):
     buffers = page.buffers()
-    assert len(buffers) == len(set(buffers))
-    assert page.state("digit-view")["data"]["mixer"] == page.state("influence-view")["data"]["mixer"]
+    assert len(buffers) == len(set(buffers)) > 20
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
@@ -204,7 +250,7 @@ def test_the_model_of_a_run_is_shown_and_named(run, tmp_path):
     main(["explorer", str(folder), "--out", str(tmp_path)])
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     assert_same(tensors(page), model)
-    said = " ".join(page.all("header")[0][2].split())
+    said = " ".join(page.all("main")[0][2].split())
     assert "2 × 2 = 4 patches of 14 × 14" in said
     weights = sum(weight.numel() for weight in model.parameters())
     assert f"all {weights:,} weights of a Mixer, trained on digits for 3 epochs (recipe digits <1>)" in said
@@ -218,14 +264,14 @@ def test_weights_that_would_not_fit_are_rounded_to_half_precision(run, monkeypat
     assert_same(found, model.half().float())
 
 
-def test_without_mnist_the_page_has_digits_and_no_images_to_start_from(tmp_path, monkeypatch, capsys):
+def test_without_mnist_the_page_has_no_images_to_start_from_and_trains_on_digits(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MIXER_DATA", str(tmp_path / "empty"))
     path = explorer.write_explorer(tmp_path)
     said = capsys.readouterr().out
-    assert said.startswith("The page has no images to start a drawing from") and said.count("\n") == 1
+    assert "digits" in said and said.count("\n") == 1
     page = Page(path.read_text(encoding="utf-8"))
-    assert page.state("digit-view")["data"]["starts"] == []
-    assert page.state("influence-view")["data"]["num_images"] == 10
+    assert page.state("network-view")["data"]["starts"] == []
+    assert page.state("learn-view")["data"]["name"] == "digits"
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -233,7 +279,7 @@ def test_without_mnist_the_page_has_digits_and_no_images_to_start_from(tmp_path,
 
 def test_a_model_that_is_too_large_is_refused_in_one_sentence_and_the_old_page_stays(tmp_path):
     (tmp_path / "index.html").write_text("old", encoding="utf-8")
-    sentence = r"too large for a page of 4 MB \(it has 18\.\d million weights\): give a smaller one"
+    sentence = r"too large for a page of 6 MB \(it has 18\.\d million weights\): give a smaller one"
     with pytest.raises(ValueError, match=sentence):
         explorer.write_explorer(tmp_path, create_mixer("S/16"))
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("index.html", "old")]

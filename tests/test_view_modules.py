@@ -96,7 +96,7 @@ def test_a_use_without_an_import_is_noticed():
 
 
 def test_joined_every_module_stands_below_those_it_imports_and_nothing_is_left_to_import():
-    for entry in ("index", "page"):
+    for entry in ("index", "page", "trainer_worker"):
         order = in_order(entry)
         assert order[-1] == entry and len(order) == len(set(order))
         for at, name in enumerate(order):
@@ -104,7 +104,7 @@ def test_joined_every_module_stands_below_those_it_imports_and_nothing_is_left_t
         script = joined(entry)
         assert not re.search(r"^import |^export (?!default)", script, re.MULTILINE)
         assert script.count("export default") == (entry == "index")
-    assert set(in_order("page")) == set(MODULES)
+    assert {*in_order("page"), *in_order("trainer_worker")} == set(MODULES)
 
 
 def write(folder, **modules):
@@ -158,7 +158,7 @@ def test_every_file_loads_as_an_es_module(node, tmp_path):
     assert "does not provide an export" in node(LOAD, copies / "mixing.js").stderr
 
 
-@pytest.mark.parametrize("entry", ["index", "page"])
+@pytest.mark.parametrize("entry", ["index", "page", "trainer_worker"])
 def test_the_joined_script_loads_as_one_module(node, tmp_path, entry):
     path = tmp_path / "joined.mjs"
     path.write_text(joined(entry), encoding="utf-8")

@@ -5,7 +5,7 @@
 Writes build/site; open build/site/index.html, no server is needed. No page asks the network for anything, and neither
 does building. Views are alive without a kernel: the notebooks that have some, and no others, are run again for the
 views' state, which build/site-views keeps until the notebook or the package changes. With `--no-views` nothing is run,
-views stay the saved pictures, and there is no explorer.
+views stay the saved pictures, and the first page has no explorer.
 """
 
 import argparse
@@ -51,16 +51,11 @@ def build(folder=ROOT / "build", views=True):
         alive = views and has_views(path)
         notebook = with_state(path, folder / "site-views") if alive else nbformat.read(path, as_version=4)
         nbformat.write(page(live_outputs(notebook), path.name), source / "notebooks" / path.name)
-    if views:
-        from mixer_utils.widgets.page import write_explorer
-
-        write_explorer(work / "explorer")
+    (source / "explorer.html").write_text(explorer() if views else "", encoding="utf-8")
     tags = ["-t", "explorer"] if views else []
     options = ["-b", "html", "-c", DOCS, "-d", work / "doctrees", "-W", "--keep-going", "-q", *tags]
     if status := sphinx([str(option) for option in [*options, source, pages]]):
         return status
-    if views:
-        os.replace(work / "explorer", pages / "explorer")
     for template in (pages / "_static").glob("*.html"):  # the theme leaves two, which are no pages
         template.unlink()
     for path in NOTEBOOKS:  # what is downloaded is the notebook itself, not the copy made for its page
@@ -107,6 +102,14 @@ def page(notebook, name):
             if "image/png" in output.get("data", {}):  # myst-nb has one alt text a cell, we have one a picture
                 output.data = {"text/html": running.picture(output)}
     return notebook
+
+
+def explorer():
+    """The explorer as a part of the first page: docs/index.md takes it in."""
+    from mixer_utils import load_pretrained
+    from mixer_utils.widgets.page import explorer_parts
+
+    return "\n".join(explorer_parts(load_pretrained("mnist-14x14")))
 
 
 # --- views ------------------------------------------------------------------------------------------------------------

@@ -238,12 +238,16 @@ export function theme() {
   return palette;
 }
 
-/** Puts the theme's colours on the element of a view, now and at every change. Returns a function that ends it. */
+/** Puts the theme's colours on the element of a view, now and at every change. Returns a function that ends it, for its parts too. */
 export function wearTheme(root) {
   if (palette === null) followSurroundings();
   onTheme(root, () => putOn(root));
   putOn(root);
-  return () => THEMED.delete(root);
+  return () => {
+    for (const part of THEMED.keys()) {
+      if (root.contains(part)) THEMED.delete(part);
+    }
+  };
 }
 
 /** Call `callback` after another theme has been put on the view. */

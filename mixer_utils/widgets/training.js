@@ -227,7 +227,7 @@ function trainingLine(model, { label, steps, when }) {
   return { canvas, draw };
 }
 
-function grouped(number) {
+export function grouped(number) {
   return number.toLocaleString("en-US");
 }
 

@@ -122,6 +122,11 @@ def show_view(page, view, folder):
     return page.locator(".mixer-view")
 
 
+def start_all(page):
+    """Draws all views of a page without a kernel, as if all had been scrolled to."""
+    page.evaluate("mixerViews.then((all) => Promise.all([...all.values()].map((one) => one.start()))).then(() => null)")
+
+
 def screenshot(page_or_locator, name):
     """Saves what is seen as build/screenshots/NAME.png; returns that path."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -138,15 +143,13 @@ def pixels(locator):
 
 def colours_of(element):
     """The 256 colours of signed numbers in which the view that ``element`` lies in is drawn, int (256, 3)."""
-    theme = element.first.evaluate("(element) => element.closest('.mixer-view').dataset.theme")
+    theme = element.first.evaluate("(element) => element.closest('.mixer-view[data-theme]').dataset.theme")
     return signed_colours(theme == "dark").astype(int)
 
 
 def ink_of(element):
     """The colour of the text of the view that ``element`` lies in, int (3,)."""
-    ink = element.first.evaluate(
-        "(element) => getComputedStyle(element.closest('.mixer-view')).getPropertyValue('--mixer-ink')"
-    )
+    ink = element.first.evaluate("(element) => getComputedStyle(element).getPropertyValue('--mixer-ink')")
     return np.array([int(ink[at : at + 2], 16) for at in (1, 3, 5)])
 
 
