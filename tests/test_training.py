@@ -696,7 +696,7 @@ def test_images_that_the_recipes_patches_do_not_divide_are_told_with_the_configu
     data = resized(few_digits, 32, 32)
     with pytest.raises(ValueError) as error:
         train(dataclasses.replace(RECIPES[recipe], validation=60), data=data, device="cpu", progress=False)
-    told = ["mnist/7", f"recipe {recipe}", "7 x 7", "32 x 32 images of digits", "choose cifar/4 or mnist/4,"]
+    told = ["mnist/7", f"recipe {recipe}", "7 x 7", "32 x 32 images of digits", "choose cifar/4 or mnist/mixing or mnist/4,"]
     assert_told(error.value, *told, '["model=cifar/4"]', "--set model=cifar/4 on the command line")
     assert "patch_size" not in str(error.value)  # a recipe has none
     for name in ("cifar/4", "mnist/4"):
@@ -705,10 +705,11 @@ def test_images_that_the_recipes_patches_do_not_divide_are_told_with_the_configu
 
 
 @pytest.mark.parametrize("height, width, told", [
-    (64, 96, "choose cifar/4 or mnist/4 or S/16 or B/16 or L/16,"),
+    (64, 96, "choose cifar/4 or mnist/mixing or mnist/4 or S/16 or B/16 or L/16,"),
     (42, 70, None),  # mnist/7's own patches divide them
-    (32, 30, "resize the images, to 32 x 32 say"),
-    (8, 8, "no configuration cuts them into 4 x 4 patches or more"),
+    (32, 30, "choose mnist/mixing,"),
+    (32, 31, "resize the images, to 32 x 32 say"),
+    (6, 6, "no configuration cuts them into 4 x 4 patches or more"),
 ])  # fmt: skip
 def test_only_configurations_that_cut_the_images_into_several_patches_are_named(height, width, told, few_digits):
     data = resized(few_digits, height, width)

@@ -26,8 +26,8 @@ DTYPES = ("float16", "float32", "int32", "int16", "int8", "uint8")  # that the f
 # Below zero blue, above zero red, zero as dark as the paper: a curve in CIELAB, from (L, C, h) (84, 27, 245) over
 # (48, 74, 272) to (15, 3, 260), and on over (46, 84, 32) to (84, 30, 62), in equal steps; two Bézier curves.
 DARK_SIGNED = (
-    *("#99daff", "#79c4fa", "#53aaed", "#268bd3", "#026dae", "#125487", "#1f4165", "#233246", "#23262a"),
-    *("#402b2b", "#5d302d", "#7d3832", "#a1473b", "#ca634f", "#e8886b", "#f7a986", "#fcc7a0"),
+    *("#99daff", "#79c4fa", "#53aaed", "#268bd3", "#026cad", "#125487", "#1f4164", "#233245", "#23262a"),
+    *("#412b2b", "#5e302d", "#7d3832", "#a1473b", "#ca634f", "#e8886b", "#f7aa87", "#fcc7a0"),
 )
 SORTS = ("structure", "norm", "frequency", "pairs", "number")  # orders of a block's units
 

@@ -21,7 +21,7 @@ globalThis.onmessage = ({ data: told }) => {
   if (told.config) beginRun(told);
   if ("running" in told && told.running !== running) {
     running = told.running;
-    if (running) next();
+    if (running) anotherStep();
     else report();
   }
 };
@@ -45,7 +45,7 @@ function nothingNew() {
 }
 
 /** Calls work(), once, after whatever message has come meanwhile. Unlike setTimeout, this waits for nothing else. */
-function next() {
+function anotherStep() {
   if (asked) return; // before a pause, or by the run before
   asked = true;
   if (!channel) {
@@ -68,7 +68,7 @@ function work() {
   worked += performance.now() - start;
   if (trainer.done === trainer.steps) running = false;
   if (!running || news.evaluation || performance.now() - sent > NEWS_EVERY) report();
-  if (running) next();
+  if (running) anotherStep();
 }
 
 /** Often while the network learns fast, then now and then. */
