@@ -188,6 +188,13 @@ function eightSums(x, top, bottom, W, o, p, q, r, size) {
   SUMS[7] = h;
 }
 
+/** Products of `size` numbers, from a place in x and from one in y, added up. */
+function dot(x, fromX, y, fromY, size) {
+  let total = 0;
+  for (let i = 0; i < size; i++) total += x[fromX + i] * y[fromY + i];
+  return total;
+}
+
 /** Rows x columns -> columns x rows. */
 function turn(x, rows, columns, found = new Float32Array(x.length)) {
   for (let r = 0; r < rows; r++) {
