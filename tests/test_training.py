@@ -696,7 +696,8 @@ def test_images_that_the_recipes_patches_do_not_divide_are_told_with_the_configu
     data = resized(few_digits, 32, 32)
     with pytest.raises(ValueError) as error:
         train(dataclasses.replace(RECIPES[recipe], validation=60), data=data, device="cpu", progress=False)
-    told = ["mnist/7", f"recipe {recipe}", "7 x 7", "32 x 32 images of digits", "choose cifar/4 or mnist/mixing or mnist/4,"]
+    choices = "choose cifar/4 or mnist/mixing or mnist/4,"
+    told = ["mnist/7", f"recipe {recipe}", "7 x 7", "32 x 32 images of digits", choices]
     assert_told(error.value, *told, '["model=cifar/4"]', "--set model=cifar/4 on the command line")
     assert "patch_size" not in str(error.value)  # a recipe has none
     for name in ("cifar/4", "mnist/4"):

@@ -186,7 +186,7 @@ OUTLINED = """(canvas, [corners, size]) => {
 def test_a_patch_under_the_pointer_is_outlined_wherever_patches_are(page, opened, model):
     root = opened(draw_digit(model))
     board, pieces = root.locator("canvas.mixer-board"), root.locator("canvas[aria-label^='The patches']")
-    layouts = [(board, 0, 32 + 24, 0), (pieces, 4, 20, 4)]
+    layouts = [(board, 0, 32 + 24, 0), (pieces, 4, 35, 4)]
     layouts += [(root.locator(f"canvas[data-stage='{stage}']"), 2, 24, 0) for stage in range(5)]
     page.mouse.move(1, 1)
     for hovered, edge, size, gap in layouts:
@@ -197,7 +197,7 @@ def test_a_patch_under_the_pointer_is_outlined_wherever_patches_are(page, opened
         for canvas, edge, size, gap in layouts:
             corners = [[edge + c * (size + gap), edge + r * (size + gap)] for r in range(1, 4) for c in range(4)]
             shares = np.array(canvas.evaluate(OUTLINED, [corners, size]))
-            around = {2, 6}  # row 1, column 2 of three rows from row 1 on, and the patch below, with which it shares a side
+            around = {2, 6}  # row 1, column 2 (rows are looked at from 1 on), and the patch below, which shares a side
             assert shares[2] >= 0.5, shares
             assert max(share for place, share in enumerate(shares) if place not in around) < 0.1, shares
     root.locator(".mixer-caption").hover()
