@@ -123,8 +123,11 @@ def show_view(page, view, folder):
 
 
 def start_all(page):
-    """Draws all views of a page without a kernel, as if all had been scrolled to."""
-    page.evaluate("mixerViews.then((all) => Promise.all([...all.values()].map((one) => one.start()))).then(() => null)")
+    """Draws all views of a page without a kernel, as if all had been scrolled to; there may be none."""
+    page.evaluate("""async () => {
+      const all = (await window.mixerViews) || new Map();
+      await Promise.all([...all.values()].map((one) => one.start()));
+    }""")
 
 
 def screenshot(page_or_locator, name):
