@@ -26,6 +26,8 @@ for name in widgets.__all__:
     if name == "explore_training":
         from mixer_utils.snapshots import load_recorded_run
         view = widgets.explore_training(load_recorded_run())
+    elif name == "train_in_browser":
+        view = widgets.train_in_browser()
     else:
         view = getattr(widgets, name)(model)
     shown, _ = view._repr_mimebundle_()
@@ -71,6 +73,6 @@ def test_the_versions_are_colab_s(built):
 @pytest.mark.parametrize("name", widgets.__all__)
 def test_colab_s_versions_build_each_view_with_the_shipped_model(built, name):
     view = built["views"][name]
-    assert name.endswith(view["view"])
+    assert view["view"] == {"explore": "network", "train_in_browser": "learn"}.get(name, name.partition("_")[2])
     assert {"_esm", "_css", "view", "data"} <= set(view["sent"])
     assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(view["shown"])
