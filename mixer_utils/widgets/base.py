@@ -18,6 +18,7 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from mixer_utils import plotting
 from mixer_utils.data import load_dataset
+from mixer_utils.mixing import patch_grid
 from mixer_utils.model import MlpMixer
 from mixer_utils.widgets import front_end
 
@@ -102,6 +103,66 @@ class Index(Whole):
 def choice(*values):
     """A trait that is one of some texts, the first to begin with."""
     return traitlets.Enum(list(values), values[0]).tag(sync=True)
+
+
+class DrawnView(View):
+    """A view of an image that can be drawn on, and of what ``self.model`` makes of it.
+
+    ``data`` holds num_patches, ``starts``, what the examples are called, and ``examples``, the images themselves.
+    """
+
+    pixels = traitlets.CBytes().tag(sync=True)  # C: from the browser comes a memoryview
+    hidden = traitlets.List(Whole()).tag(sync=True)
+    tool = choice("draw", "erase", "hide patches")
+    start = Whole(-1).tag(sync=True)
+    probabilities = traitlets.List(traitlets.Float()).tag(sync=True)
+
+    @traitlets.validate("hidden")
+    def check_hidden(self, proposal):
+        patches = sorted(set(proposal["value"]))
+        count = self.data["num_patches"]
+        wrong = [patch for patch in patches if not 0 <= patch < count]
+        if wrong:
+            raise traitlets.TraitError(f"hidden holds {wrong[0]}: a patch must be from 0 to {count - 1}.")
+        return patches
+
+    @traitlets.validate("start")
+    def check_start(self, proposal):
+        start = proposal["value"]
+        count = len(self.data["starts"])
+        if not -1 <= start < count:
+            most = f"from 0 to {count - 1}, or -1 for a drawing" if count else "-1, as this view has no examples"
+            raise traitlets.TraitError(f"start is {start}: it must be {most}.")
+        return start
+
+    @traitlets.observe("start")
+    def load_example(self, change):
+        if self.start >= 0:
+            self.pixels = self.example()
+
+    def example(self):
+        """The pixels of the example last loaded, bytes."""
+        content = self.data["examples"]["bytes"]
+        size = len(content) // len(self.data["starts"])
+        return bytes(content[self.start * size : (self.start + 1) * size])
+
+    def image(self):
+        """The image as the model gets it, before it is normalised: uint8 (in_channels, H, W), hidden patches black."""
+        image = np.frombuffer(self.pixels, np.uint8).reshape(self.model.image_shape).copy()
+        size = self.model.config["patch_size"]
+        _, columns = patch_grid(self.model)
+        for patch in self.hidden:
+            top = patch // columns * size
+            left = patch % columns * size
+            image[:, top : top + size, left : left + size] = 0
+        return image
+
+
+def as_it_is(model):
+    """A copy of an MlpMixer, in eval mode, that stays as it is now while the model may be trained on."""
+    copy = MlpMixer(**model.config).requires_grad_(False).eval()
+    copy.load_state_dict(model.state_dict())
+    return copy
 
 
 # --- what is sent -----------------------------------------------------------------------------------------------------

@@ -4,15 +4,14 @@ import numpy as np
 import torch
 import traitlets
 
-from mixer_utils import mixing, plotting
+from mixer_utils import plotting
 from mixer_utils.data import DataError, load_dataset, normalize, pictures_of
-from mixer_utils.model import MlpMixer
 from mixer_utils.widgets import base
 from mixer_utils.widgets.base import (
+    DrawnView,
     Index,
-    View,
-    Whole,
     about,
+    as_it_is,
     check_model,
     choice,
     packed,
@@ -36,7 +35,7 @@ def draw_digit(model, data=None):
     return DigitView(model, data)
 
 
-class DigitView(View):
+class DigitView(DrawnView):
     """An image to draw on and what a Mixer makes of it. Traits: pixels, hidden, tool, start, show, channel, patch,
     probabilities.
 
@@ -46,14 +45,9 @@ class DigitView(View):
     """
 
     view = traitlets.Unicode("digit").tag(sync=True)
-    pixels = traitlets.CBytes().tag(sync=True)  # C: from the browser comes a memoryview
-    hidden = traitlets.List(Whole()).tag(sync=True)
-    tool = choice("draw", "erase", "hide patches")
-    start = Whole(-1).tag(sync=True)
     show = choice("norm", "channel")
     channel = Index("num_channels")
     patch = Index("num_patches")
-    probabilities = traitlets.List(traitlets.Float()).tag(sync=True)
 
     def __init__(self, model, data=None):
         spec = mixer_to_draw_for(model)
@@ -65,8 +59,7 @@ class DigitView(View):
                 f"The model is for images {model.image_shape} of {model.config['num_classes']} classes, {data.name} "
                 f"has images {data.image_shape} of {len(data.class_names)}: give other data, or data=False."
             )
-        self.model = MlpMixer(**model.config).requires_grad_(False).eval()
-        self.model.load_state_dict(model.state_dict())
+        self.model = as_it_is(model)
         mean, std = mean_and_std(model, data)
         names = about(model).get("class_names") or (data.class_names if data else range(model.config["num_classes"]))
         names = [str(name) for name in names]
@@ -104,50 +97,14 @@ class DigitView(View):
             )
         return proposal["value"]
 
-    @traitlets.validate("hidden")
-    def check_hidden(self, proposal):
-        patches = sorted(set(proposal["value"]))
-        count = self.data["num_patches"]
-        wrong = [patch for patch in patches if not 0 <= patch < count]
-        if wrong:
-            raise traitlets.TraitError(f"hidden holds {wrong[0]}: a patch must be from 0 to {count - 1}.")
-        return patches
-
-    @traitlets.validate("start")
-    def check_start(self, proposal):
-        start = proposal["value"]
-        count = len(self.data["starts"])
-        if not -1 <= start < count:
-            most = f"from 0 to {count - 1}, or -1 for a drawing" if count else "-1, as this view has no examples"
-            raise traitlets.TraitError(f"start is {start}: it must be {most}.")
-        return start
-
-    @traitlets.observe("start")
-    def load_example(self, change):
-        if self.start >= 0:
-            self.pixels = self.example()
-
     @traitlets.observe("pixels")
     def leave_example(self, change):
         if self.start >= 0 and self.pixels != self.example():
             self.start = -1
 
-    def example(self):
-        """The pixels of the example last loaded, bytes."""
-        content = self.data["examples"]["bytes"]
-        size = len(content) // len(self.data["starts"])
-        return bytes(content[self.start * size : (self.start + 1) * size])
-
     def image(self):
         """The image as the model gets it, before it is normalised: uint8 (H, W), hidden patches black."""
-        image = np.frombuffer(self.pixels, np.uint8).reshape(self.model.image_shape[1:]).copy()
-        size = self.model.config["patch_size"]
-        _, columns = mixing.patch_grid(self.model)
-        for patch in self.hidden:
-            top = patch // columns * size
-            left = patch % columns * size
-            image[top : top + size, left : left + size] = 0
-        return image
+        return super().image()[0]
 
     @torch.inference_mode()
     def forward(self):

@@ -409,22 +409,25 @@ export function neighbour(grid, patch, down, right) {
   return patchIn(grid, row + down, column + right);
 }
 
+/** What is under the pointer, shared by several drawings: get() is null for none, set(what), on(call). */
+export function pointed() {
+  let at = null;
+  const callbacks = [];
+  const get = () => at;
+  const on = (callback) => callbacks.push(callback);
+  const setAt = (next) => {
+    if (next === at) return;
+    at = next;
+    for (const callback of callbacks) callback();
+  };
+  return { get, set: setAt, on };
+}
+
 const HOVERED = new WeakMap();
 
-/** The patch under the pointer, shared by all that is drawn of one model: get() is null for none, set(patch), on(call). */
+/** The patch under the pointer, the same `pointed` for all that is drawn of one model. */
 export function hoveredPatch(model) {
-  if (!HOVERED.has(model)) {
-    let patch = null;
-    const callbacks = [];
-    const get = () => patch;
-    const on = (callback) => callbacks.push(callback);
-    const setPatch = (next) => {
-      if (next === patch) return;
-      patch = next;
-      for (const callback of callbacks) callback();
-    };
-    HOVERED.set(model, { get, set: setPatch, on });
-  }
+  if (!HOVERED.has(model)) HOVERED.set(model, pointed());
   return HOVERED.get(model);
 }
 

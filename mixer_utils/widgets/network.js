@@ -1,7 +1,8 @@
 // One picture of the network with an image flowing through it; each stage opens in place, down to its arithmetic.
 
 import {
-  cellOf, choice, colourTable, drawnFrom, frame, hoveredPatch, indexSlider, legend, make, onWidth, set, unpack,
+  cellOf, choice, colourTable, drawnFrom, frame, hoveredPatch, indexSlider, legend, make, onWidth, pointed, set,
+  unpack,
 } from "./kit.js";
 import { softmax } from "./mixer.js";
 import { drawnImage, sameNumbers } from "./board.js";
@@ -14,7 +15,7 @@ import { channelsPane } from "./pane_channels.js";
 import { imagePane, patchesPane } from "./pane_input.js";
 import { stemPane } from "./pane_stem.js";
 import { tokensPane } from "./pane_tokens.js";
-import { pointed, short } from "./squares.js";
+import { short } from "./squares.js";
 
 const FRAME = 8; // milliseconds of a frame that may go into computing, so that none is missed while one draws
 const PANES = {

@@ -6,14 +6,13 @@ import traitlets
 
 from mixer_utils import mixing, plotting
 from mixer_utils.data import DataError, load_dataset, normalize
-from mixer_utils.model import MlpMixer
 from mixer_utils.widgets import digit
 from mixer_utils.widgets.base import (
     SORTS,
+    DrawnView,
     Index,
-    View,
-    Whole,
     about,
+    as_it_is,
     choice,
     example_images,
     packed,
@@ -46,7 +45,7 @@ def explore(model, images=None, before=None):
     return NetworkView(model, images, before)
 
 
-class NetworkView(View):
+class NetworkView(DrawnView):
     """The whole network in one picture. Traits: stage, block, unit, hidden_unit, patch, channel, class_index, show,
     scale, sort, before, tab, tool, start, pixels, hidden, probabilities, computed.
 
@@ -71,17 +70,11 @@ class NetworkView(View):
     sort = choice(*SORTS)
     before = traitlets.Bool(False).tag(sync=True)
     tab = choice("units", "patches")
-    tool = choice("draw", "erase", "hide patches")
-    start = Whole(-1).tag(sync=True)
-    pixels = traitlets.CBytes().tag(sync=True)  # C: from the browser comes a memoryview
-    hidden = traitlets.List(Whole()).tag(sync=True)
-    probabilities = traitlets.List(traitlets.Float()).tag(sync=True)
     computed = traitlets.Dict().tag(sync=True)
 
     def __init__(self, model, images=None, before=None):
         sent = mixing_data(model, before)
-        self.model = MlpMixer(**model.config).requires_grad_(False).eval()
-        self.model.load_state_dict(model.state_dict())
+        self.model = as_it_is(model)
         self.stages = {}  # of the image at hand, filled when they are asked for
         self.followed = None  # what was last computed for the front-end
         shown = images_to_start_from(model, self.model, images)
@@ -124,53 +117,19 @@ class NetworkView(View):
             )
         return proposal["value"]
 
-    @traitlets.validate("hidden")
-    def check_hidden(self, proposal):
-        patches = sorted(set(proposal["value"]))
-        count = self.data["num_patches"]
-        wrong = [patch for patch in patches if not 0 <= patch < count]
-        if wrong:
-            raise traitlets.TraitError(f"hidden holds {wrong[0]}: a patch must be from 0 to {count - 1}.")
-        return patches
-
     @traitlets.validate("before")
     def check_before(self, proposal):
         if proposal["value"] and len(self.data["mixing"]["sides"]) == 1:
             raise traitlets.TraitError("before is True: this model was sent alone, with nothing to compare it with.")
         return proposal["value"]
 
-    @traitlets.validate("start")
-    def check_start(self, proposal):
-        start = proposal["value"]
-        count = len(self.data["starts"])
-        if not -1 <= start < count:
-            most = f"from 0 to {count - 1}, or -1 for a drawing" if count else "-1, as this view has no examples"
-            raise traitlets.TraitError(f"start is {start}: it must be {most}.")
-        return start
-
-    @traitlets.observe("start")
-    def load_example(self, change):
-        if self.start >= 0:
-            self.pixels = self.examples[self.start].tobytes()
-
     @traitlets.observe("pixels", "hidden")
     def leave_example(self, change):
         self.stages = {}
-        if self.start >= 0 and bytes(self.pixels) != self.examples[self.start].tobytes():
+        if self.start >= 0 and bytes(self.pixels) != self.example():
             self.start = -1
 
     # --- from the image to the answer ---
-
-    def image(self):
-        """The image as the model gets it, before it is normalised: uint8 (in_channels, H, W), hidden patches black."""
-        image = np.frombuffer(self.pixels, np.uint8).reshape(self.model.image_shape).copy()
-        size = self.model.config["patch_size"]
-        _, columns = self.data["grid"]
-        for patch in self.hidden:
-            top = patch // columns * size
-            left = patch % columns * size
-            image[:, top : top + size, left : left + size] = 0
-        return image
 
     def trace(self):
         """Every stage of the image by name, as ``stages_of`` gives it."""

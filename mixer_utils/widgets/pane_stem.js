@@ -1,9 +1,9 @@
 // The pane of the stem: one patch times one filter, and all filters.
 
-import { cellOf, indexSlider, largest, range, segment } from "./kit.js";
+import { cellOf, indexSlider, largest, pointed, range, segment } from "./kit.js";
 import { fedWith } from "./numbers.js";
 import { pane, part, patchValues, roomIn, row, sumLine, total } from "./panes.js";
-import { colouredPixels, paintValues, pixelCanvas, pointed, short, squares } from "./squares.js";
+import { colouredPixels, paintValues, pixelCanvas, short, squares } from "./squares.js";
 
 export function stemPane(view) {
   const { model, data, grid, numbers } = view;

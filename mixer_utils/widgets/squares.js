@@ -5,20 +5,6 @@ import {
   BLACK, WHITE, arrow, cellOf, clamp, css, make, onCanvas, place, pointer, readableOn, set, theme,
 } from "./kit.js";
 
-/** What is under the pointer, shared by several drawings, as kit.js's hoveredPatch: get() is null for none. */
-export function pointed() {
-  let at = null;
-  const callbacks = [];
-  const get = () => at;
-  const on = (callback) => callbacks.push(callback);
-  const setAt = (next) => {
-    if (next === at) return;
-    at = next;
-    for (const callback of callbacks) callback();
-  };
-  return { get, set: setAt, on };
-}
-
 /**
  * A canvas of `count` squares in rows of `columns`; one of them is the value of `trait`, where there is one.
  *
