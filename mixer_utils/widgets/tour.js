@@ -35,6 +35,7 @@ export function tour(steps, views, button, root) {
     const losesFocus = at === null || (to <= 0 && document.activeElement === back); // a disabled button has none
     at = Math.max(0, to);
     const step = known[at];
+    unmark(); // what the last sentence was about
     panel.hidden = false;
     count.textContent = `Step ${at + 1} of ${known.length}`;
     sentence.textContent = step.text;
@@ -50,7 +51,7 @@ export function tour(steps, views, button, root) {
   }
 
   function mark(element) {
-    unmark();
+    unmark(); // a step begun twice
     marked = element;
     marked.classList.add("mixer-toured");
     const room = window.innerHeight - panel.offsetHeight;
