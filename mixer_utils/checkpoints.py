@@ -22,7 +22,10 @@ __all__ = ["CheckpointError", "PRETRAINED", "load_checkpoint", "save_checkpoint"
 
 # The models that come with the package: the more accurate one, and one of 14 x 14 patches, whose mixing can be seen.
 SHIPPED = Path(__file__).parent / "weights"
-PRETRAINED = {name: SHIPPED / f"{name}.safetensors" for name in ("mnist", "mnist-14x14")}
+PRETRAINED = {
+    name: SHIPPED / f"{name}.safetensors"
+    for name in ("mnist", "mnist-14x14", "mnist-14x14-seed-1", "mnist-14x14-seed-2", "fashion-mnist-14x14")
+}
 
 
 def save_checkpoint(model, path, **about):

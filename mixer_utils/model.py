@@ -238,7 +238,7 @@ CONFIGS = {
     "mnist/quick": dict(patch_size=7, num_blocks=2, hidden_dim=64, tokens_mlp_dim=64, channels_mlp_dim=256, gelu="erf"),
     "mnist/7": dict(patch_size=7, num_blocks=3, hidden_dim=96, tokens_mlp_dim=48, channels_mlp_dim=384, gelu="erf"),
     "mnist/full": dict(patch_size=7, num_blocks=4, hidden_dim=192, tokens_mlp_dim=64, channels_mlp_dim=768, gelu="erf"),
-    "mnist/mixing": dict(patch_size=2, num_blocks=3, hidden_dim=64, tokens_mlp_dim=32, channels_mlp_dim=128,
+    "mnist/mixing": dict(patch_size=2, num_blocks=3, hidden_dim=64, tokens_mlp_dim=32, channels_mlp_dim=256,
                          gelu="erf"),
     "mnist/4": dict(patch_size=4, num_blocks=4, hidden_dim=128, tokens_mlp_dim=64, channels_mlp_dim=512),
     # And for 32 x 32 images in colour.

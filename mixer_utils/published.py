@@ -49,7 +49,8 @@ def load_pretrained(name, weights=None):
     """A trained MlpMixer, on the CPU and in eval mode.
 
     ``load_pretrained("mnist")`` ships with the package, logits (B, 10); feed it with ``data.normalize(images)``.
-    "mnist-14x14" does, too: less accurate, with 14 x 14 patches that make pictures of its mixing weights.
+    "mnist-14x14" does, too: less accurate, with 14 x 14 patches that make pictures of its mixing weights. The same from
+    other seeds are "mnist-14x14-seed-1" and "mnist-14x14-seed-2", and of other pictures "fashion-mnist-14x14".
 
     ``load_pretrained("B/16", "imagenet1k")`` is one of the paper's (``PUBLISHED`` lists them all), for RGB images
     (B, 3, 224, 224) as (x - 127.5) / 127.5: logits (B, 1000), or (B, 21843) for "imagenet21k". "sam" and "gsam" were

@@ -73,7 +73,7 @@ RECIPES = {
         Recipe("full", model="mnist/full", epochs=50, learning_rate=1e-2, shift=0, rotation=15, scale=0.15, shear=0.15,
                translation=2, elastic=1.2),
         # The paper's 14 x 14 patches, for maps that can be seen: strong decay leaves little of chance in them.
-        Recipe("mixing", model="mnist/mixing", epochs=16, batch_size=128, learning_rate=1e-2, weight_decay=0.3, shift=0,
+        Recipe("mixing", model="mnist/mixing", epochs=30, batch_size=128, learning_rate=1e-2, weight_decay=0.3, shift=0,
                rotation=15, scale=0.15, shear=0.15, translation=2, elastic=1.2),
         Recipe("digits", dataset="digits", epochs=30, batch_size=64, validation=200),
         # The paper's, for ImageNet alone (appendix B); RandAugment and random crops are the data set's.

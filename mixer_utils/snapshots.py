@@ -80,5 +80,5 @@ class Snapshots:
 
 
 def load_recorded_run():
-    """The Snapshots that ship with the package: recipe ``minute`` on MNIST, seed 0 (``tools/measure.py recorded``)."""
+    """The Snapshots that ship with the package: recipe ``mixing`` on MNIST, seed 0 (``tools/measure.py mixing``)."""
     return Snapshots.load(RECORDED_RUN)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import mixer_utils
-from mixer_utils import CONFIGS, RECIPES
+from mixer_utils import CONFIGS, RECIPES, mixing
 from mixer_utils.checkpoints import PRETRAINED
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +52,24 @@ def test_results_were_measured_with_today_s_recipe(name):
 def test_the_shipped_model_was_trained_with_today_s_recipe_and_stays_small():
     assert mixer_utils.load_pretrained("mnist").about["recipe"] == vars(RECIPES["full"])
     assert PRETRAINED["mnist"].stat().st_size <= 3e6
+
+
+MIXING = {name: json.loads((ROOT / "results" / f"{name}.json").read_text()) for name in ("mixing", "mixing-fashion-mnist")}
+MIXED = {"mixing": ["mnist-14x14", "mnist-14x14-seed-1", "mnist-14x14-seed-2"],
+         "mixing-fashion-mnist": ["fashion-mnist-14x14"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("result, seed, name", [(result, *one) for result in MIXED for one in enumerate(MIXED[result])])
+def test_the_shipped_14x14_models_are_those_that_were_measured(result, seed, name):
+    model, found = mixer_utils.load_pretrained(name), MIXING[result]["runs"][seed]
+    assert model.about["recipe"] == vars(RECIPES["mixing"]) | {"dataset": MIXING[result]["dataset"]}
+    assert model.about["seed"] == found["seed"] == seed and PRETRAINED[name].stat().st_size <= 3e6
+    for maps, block in zip(mixing.unit_maps(model), found["structure"]["trained"], strict=True):
+        assert mixing.morans_i(maps[0], (14, 14)).mean() == pytest.approx(block["reads"]["morans_i"], abs=1e-6)
+
+
+def test_all_shipped_weights_and_the_recorded_run_take_at_most_6_mb():
+    assert sum(path.stat().st_size for path in PRETRAINED["mnist"].parent.iterdir()) <= 6e6
 
 
 def test_the_dependencies_are_the_agreed_ones_with_lower_bounds_alone():
