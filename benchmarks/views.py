@@ -1,6 +1,7 @@
 """How fast the live views answer: key to pixels, frames while dragging, and how soon the explorer's page is there."""
 
 import contextlib
+import re
 import statistics
 import sys
 import tempfile
@@ -52,15 +53,15 @@ FRAMES = """() => {
 
 
 def views():
-    """{name: (the kind of view, it)}: those of the shipped model, and the one that is largest of B/16."""
-    model, large = load_pretrained("mnist"), create_mixer("B/16", num_classes=10)
+    """{name: (the kind of view, it)}: those of the 14 x 14 model, and the one that is largest of B/16."""
+    model, large = load_pretrained("mnist-14x14"), create_mixer("B/16", num_classes=10)
     return {
         "network": ("network", widgets.explore(model)),
         "mixing": ("mixing", widgets.explore_mixing(model)),
         "mixing, B/16": ("mixing", widgets.explore_mixing(large)),
         "influence": ("influence", widgets.explore_influence(model)),
         "digit": ("digit", widgets.draw_digit(model)),
-        "embedding": ("embedding", widgets.explore_embedding(model)),
+        "embedding": ("embedding", widgets.explore_embedding(load_pretrained("mnist"))),
         "training": ("training", widgets.explore_training(load_recorded_run())),
     }
 
@@ -72,7 +73,8 @@ def run(device, smoke=False):
     the quartiles, of 40 presses. ``dragging`` has the frames a second while the pointer is dragged over a view, of the
     60 that the browser shows at most, and the milliseconds that 95 % of the frames stay below. ``page`` has the
     milliseconds from opening the file until a view is drawn, and until all are when all are asked for: the median of
-    five. The browser computes on the processor, whatever ``device`` is.
+    five. ``learning`` has, for each patch size of ``train_in_browser()``, the seconds of one core until 90 % of the
+    held-out digits are called rightly. The browser computes on the processor, whatever ``device`` is.
     """
     sys.path.insert(0, str(ROOT / "tests" / "browser"))  # the browser and the clock are those of the tests
     try:
@@ -113,6 +115,9 @@ def measure(browser, show_view, presses, watched_page, start_all, smoke):
         print(f"  the explorer's page: a view after {found['page']['first view']:.0f} ms, all of them after "
               f"{found['page']['all views']:.0f} ms", flush=True)  # fmt: skip
         yield found
+        if not smoke:
+            found["learning"] = learning(browser, show_view, watched_page, Path(folder))
+            yield found
 
 
 def dragging(page, canvas, seconds):
@@ -134,6 +139,26 @@ def dragging(page, canvas, seconds):
         "frames a second": float(1000 * len(between) / between.sum()),
         "95 % below, ms": float(np.quantile(between, 0.95)),
     }
+
+
+LEARNT = "() => parseFloat(document.querySelector('[data-part=share]').textContent) >= 90"
+
+
+def learning(browser, show_view, watched_page, folder):
+    """{patch size: {"seconds": of training until 90 % are right, "accuracy": then}}, of one run with seed 0."""
+    found = {}
+    for size in widgets.train_in_browser().data["patch_sizes"]:
+        view = widgets.train_in_browser()
+        view.patch_size = size
+        with watched_page(browser) as page:
+            root = show_view(page, view, folder)
+            root.locator("[data-control=train]").click()
+            page.wait_for_function(LEARNT, timeout=600_000)
+            seconds = re.search(r"(\d+) s\b", root.locator("[data-part=pace]").inner_text())[1]
+            share = root.locator("[data-part=share]").inner_text()
+        found[str(size)] = {"seconds": float(seconds), "accuracy": float(share.removesuffix(" %")) / 100}
+        print(f"  patches of {size}: {share} of the held-out digits after {seconds} s of training", flush=True)
+    return found
 
 
 def opening(browser, watched_page, start_all, folder, times):

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
-from mixer_utils import diagrams
+from mixer_utils import diagrams, load_pretrained, mixing
 from mixer_utils.checkpoints import write_atomically
-from mixer_utils.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, figure, plot_confusion_matrix, plot_history
+from mixer_utils.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SIGNED, figure, plot_confusion_matrix, plot_history
 from mixer_utils.training import History
+from mixer_utils.widgets import untrained
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results"
@@ -29,6 +31,7 @@ def main(folder=HERE):
     save(diagrams.patch_embedding(), "Patch embedding", folder, "patch_embedding")
     save(diagrams.mixer_layer(), "One Mixer layer", folder, "mixer_layer")
     save(diagrams.mlp_block(), "The MLP block", folder, "mlp_block")
+    save(maps_over_seeds(), "What units of token mixing read, over seeds", folder, "maps")
     if PEERS.exists() and COST.exists():  # what `make bench` measures
         bench = plot_bench(json.loads(PEERS.read_text())["cases"], json.loads(COST.read_text())["sweeps"])
         save(bench, "Speed beside other Mixers, and how cost grows", folder, "bench")
@@ -45,6 +48,37 @@ def main(folder=HERE):
     metrics = json.loads(SHIPPED.read_text())["metrics"]
     names = [row["name"] for row in metrics["per_class"]]
     save(plot_confusion_matrix(metrics["confusion_matrix"], names), "Confusion matrix", folder, "confusion_matrix")
+
+
+def maps_over_seeds(shown=5):
+    """Of every block and network some units, evenly over the half whose maps have most structure."""
+    networks = {
+        "before training": untrained(load_pretrained("mnist-14x14")),
+        "MNIST, seed 0": load_pretrained("mnist-14x14"),
+        "MNIST, seed 1": load_pretrained("mnist-14x14-seed-1"),
+        "MNIST, seed 2": load_pretrained("mnist-14x14-seed-2"),
+        "Fashion-MNIST, seed 0": load_pretrained("fashion-mnist-14x14"),
+    }
+    num_blocks = next(iter(networks.values())).config["num_blocks"]
+    picture, axes = figure(len(networks), num_blocks, (9, 3.5), alt=(
+        "Rows of 14 x 14 maps, five units for each block and network. Before training they are noise. After it, with "
+        "every seed and on Fashion-MNIST, too, areas of one colour stand beside areas of the other."
+    ))  # fmt: skip
+    for k, ax in enumerate(axes[0]):
+        ax.set_title(f"block {k}", fontsize=10)
+    for row, (name, model) in zip(axes, networks.items(), strict=True):
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        grid = mixing.patch_grid(model)
+        for ax, maps in zip(row, mixing.unit_maps(model)[:, 0].numpy(), strict=True):
+            order = mixing.by_structure(maps, grid)[: len(maps) // 2 : len(maps) // 2 // shown][:shown]
+            strip = np.full((grid[0], shown * (grid[1] + 1) - 1), np.nan)
+            for i, unit in enumerate(order):
+                start = i * (grid[1] + 1)
+                strip[:, start : start + grid[1]] = maps[unit].reshape(grid) / np.abs(maps[unit]).max()
+            ax.imshow(strip, cmap=SIGNED, vmin=-1, vmax=1)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+    return picture
 
 
 OTHERS = ("timm", "lucidrains", "small MNIST Mixer")  # and not our own, written in other ways

@@ -175,8 +175,8 @@ def test_the_page_tells_the_model_s_sizes(page):
     (main,), sections = page.all("main"), page.all("section")
     said = " ".join(main[2].split())
     assert "28 × 28 pixels into 14 × 14 = 196 patches of 2 × 2 pixels, makes a list of 64 numbers" in said
-    assert "all 89,910 weights of a Mixer, trained on MNIST for 16 epochs (recipe mixing)" in said
-    assert "3 blocks, trained on MNIST for 8 epochs (recipe minute)" in " ".join(sections[2][2].split())
+    assert "all 139,446 weights of a Mixer, trained on MNIST for 30 epochs (recipe mixing)" in said
+    assert "3 blocks, trained on MNIST for 30 epochs (recipe mixing)" in " ".join(sections[2][2].split())
 
 
 # --- what a reader chooses --------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_the_page_knows_what_can_stand_in_its_address(page):
     assert list(traits) == VIEWS
     counts = {name: kind for name, kind in traits["network"].items() if isinstance(kind, int)}
     starts = len(page.state("network-view")["data"]["starts"])
-    sizes = {"block": 3, "channel": 64, "class_index": 10, "hidden_unit": 128, "patch": 196, "unit": 32}
+    sizes = {"block": 3, "channel": 64, "class_index": 10, "hidden_unit": 256, "patch": 196, "unit": 32}
     assert counts == {**sizes, "start": starts} and starts > 10
     assert "token mixing" in traits["network"]["stage"] and traits["network"]["before"] == [False, True]
     assert traits["network"]["pixels"] == {"pixels": 784} and traits["network"]["hidden"] == {"patches": 196}

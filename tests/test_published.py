@@ -417,8 +417,8 @@ def test_a_model_that_there_is_not_is_refused_with_those_there_are(asked, printe
         load_pretrained(*asked)
     assert str(error.value) == (
         f"There is no pretrained model {printed}: choose 'mnist'; 'mnist-14x14'; 'mnist-14x14-seed-1'; "
-        "'mnist-14x14-seed-2'; 'fashion-mnist-14x14'; 'B/16', 'L/16' with 'imagenet1k'; 'B/16', 'L/16' with 'imagenet21k'; 'B/16', 'B/32' with 'sam'; 'B/16', 'B/32', 'S/16', 'S/32', 'S/8' with "
-        "'gsam'."
+        "'mnist-14x14-seed-2'; 'fashion-mnist-14x14'; 'B/16', 'L/16' with 'imagenet1k'; 'B/16', 'L/16' with "
+        "'imagenet21k'; 'B/16', 'B/32' with 'sam'; 'B/16', 'B/32', 'S/16', 'S/32', 'S/8' with 'gsam'."
     )
 
 

@@ -121,8 +121,8 @@ def test_what_cannot_be_shown_is_said_in_one_sentence(tiny_mixer):
 
 
 @pytest.mark.parametrize("trait, value, message", [
-    ("time", 60, "time is 60: it must be from 0 to 59."), ("block", 3, "block is 3: it must be from 0 to 2."),
-    ("unit", 48, "unit is 48: it must be from 0 to 47."), ("patch", -1, "patch is -1: it must be from 0 to 15."),
+    ("time", 24, "time is 24: it must be from 0 to 23."), ("block", 3, "block is 3: it must be from 0 to 2."),
+    ("unit", 32, "unit is 32: it must be from 0 to 31."), ("patch", -1, "patch is -1: it must be from 0 to 195."),
 ])  # fmt: skip
 def test_a_trait_out_of_range_is_refused(view, trait, value, message):
     with pytest.raises(traitlets.TraitError) as caught:
@@ -139,18 +139,21 @@ def test_every_control_is_a_trait_that_the_browser_shares(view):
 def test_its_picture_shows_the_snapshot_at_hand_and_the_curve(view, run):
     view.time, view.block = 13, 2
     picture = view.picture()
+    step, accuracy = run.steps[13], run.validation_accuracy[13]
+    assert 0 < step < run.steps[-1] and 0.5 < accuracy < 1
     assert picture.alt == (
-        "On the left what the 48 units of block 2's token mixing read from the patches after step 83 of 1,712, sorted "
-        "by structure at the end of the run. On the right the validation accuracy along the run, 90.62% at this step."
+        f"On the left what the 32 units of block 2's token mixing read from the patches after step {step:,} of "
+        f"{run.steps[-1]:,}, sorted by structure at the end of the run. On the right the validation accuracy along the "
+        f"run, {accuracy:.2%} at this step."
     )
     left, right = picture.axes[:2]
     (drawn,) = left.get_images()
-    first = run.weights[13, 2, 0, view.order()[0]].float().numpy().reshape(4, 4)
-    np.testing.assert_array_equal(drawn.get_array()[:4, :4], first)
+    first = run.weights[13, 2, 0, view.order()[0]].float().numpy().reshape(14, 14)
+    np.testing.assert_array_equal(drawn.get_array()[:14, :14], first)
     assert drawn.get_clim() == (-view.top(), view.top())
     curve, mark = right.get_lines()
-    assert list(curve.get_xdata()) == run.steps and list(mark.get_xdata()) == [83]
-    np.testing.assert_allclose(mark.get_ydata(), [90.62])
+    assert list(curve.get_xdata()) == run.steps and list(mark.get_xdata()) == [step]
+    np.testing.assert_allclose(mark.get_ydata(), [100 * accuracy])
 
 
 def test_where_no_widget_can_be_shown_the_picture_stands_in(view):

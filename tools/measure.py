@@ -6,7 +6,7 @@ Validation chooses, the test images are read once per seed at the end.
     python tools/measure.py quick minute        these recipes, five seeds each
     python tools/measure.py full                the recipe `full`, three seeds (on a CPU one: a run is 15 minutes)
     python tools/measure.py pretrained          the same, and its first model becomes the one in mixer_utils/weights
-    python tools/measure.py mixing              `mixing`, four runs: accuracy, how much structure its maps have; they ship
+    python tools/measure.py mixing              `mixing`, four runs: accuracy, structure of their maps; they ship
     python tools/measure.py baselines choices   `minute` against other models, and with one choice changed
     python tools/measure.py photographs         the shipped model on digits redrawn as people's pictures, of every kind
 
@@ -28,7 +28,7 @@ from benchmarks import drawn
 from benchmarks.provenance import write_result
 from mixer_utils import RECIPES, Snapshots, baselines, evaluate, load_dataset, load_pretrained, mixing, train
 from mixer_utils.__main__ import SURE
-from mixer_utils.checkpoints import PRETRAINED, load_checkpoint, read_tensors, write_tensors
+from mixer_utils.checkpoints import PRETRAINED, read_tensors, write_tensors
 from mixer_utils.data import DataError, read_image
 from mixer_utils.evaluation import predict_logits
 from mixer_utils.model import count_parameters

@@ -274,8 +274,8 @@ SERIES = (
     ("06_evaluation", "Evaluation", "How good is it, where does it fail, and is it worth more than simpler models?"),
     (
         "07_mixing_weights",
-        "Mixing weights you can touch",
-        "What do the units of token mixing read and write, and which are needed?",
+        "Mixing weights you can see",
+        "What do the units of token mixing read and write, and which stories about them hold?",
     ),
     (
         "08_what_mixing_buys",

@@ -31,7 +31,7 @@ def calling_cells(path):
 
 
 def ten_images(data):
-    return torch.stack([data.test.images[data.test.labels == digit][0] for digit in range(10)])
+    return torch.stack([data.train.images[data.train.labels == digit][0] for digit in range(10)])
 
 
 # The same views as in notebook 07, built here, and the file with what must be seen of them.
