@@ -118,8 +118,8 @@ export function flow(view) {
     return station(
       "block",
       make("span", { class: "mixer-name" }, `block ${l}`),
-      half(l, "token mixing", `${S}→${data.num_units}→${S}`),
-      half(l, "channel mixing", `${C}→${data.num_hidden_units}→${C}`),
+      half(l, "token mixing", `${S}→\u200b${data.num_units}→\u200b${S}`), // a line may end after an arrow
+      half(l, "channel mixing", `${C}→\u200b${data.num_hidden_units}→\u200b${C}`),
     );
   });
 

@@ -262,7 +262,9 @@ def expect_colours(canvas, view, values, scale=None):
     """A map shows values: near the corner of every square, where no number stands, is their colour."""
     values = np.asarray(values, dtype=float)
     scale = float(np.abs(values).max() if scale is None else scale) or 1
-    spots = [[x - 0.25 * w, y - 0.25 * h] for x, y, w, h in (square(canvas, view, s) for s in range(len(values)))]
+    aside = [0.5 * side - max(0.25 * side, min(3.2, 0.5 * side)) for side in square(canvas, view, 0)[2:]]
+    # The line around a square under the pointer reaches three pixels into those beside it.
+    spots = [[x - aside[0], y - aside[1]] for x, y, _, _ in (square(canvas, view, s) for s in range(len(values)))]
     found = np.array(json.loads(canvas.evaluate(COLOURS, json.dumps(spots))))
     places = np.floor(128 + 127.5 * values / scale).clip(0, 255).astype(int)
     table = colours_of(canvas).astype(int)
