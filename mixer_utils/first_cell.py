@@ -30,7 +30,7 @@ def start(seed=0):
 
     torch.manual_seed(seed)
     device = pick_device()
-    minutes = "expect 1 min (08: 4, 05: 3, 06, 07 and 10: 2)"  # as measured on two CPU cores
+    minutes = "expect 1 min (08: 4, 05: 3, 06 and 10: 2)"  # as measured on two CPU cores
     if device.type == "cpu":
         keep_freed_memory()
         where = f"CPU x {torch.get_num_threads()}"

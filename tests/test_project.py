@@ -145,7 +145,7 @@ def test_figures_are_what_draw_py_draws(tmp_path):
     drawn = sorted(path.name for path in tmp_path.glob("*.svg"))
     measured = {"bench-peers", "bench-cost"} <= {path.stem for path in RESULTS}
     assert drawn == ["architecture.svg", *["bench.svg"] * measured, "confusion_matrix.svg", "curves.svg",
-                     "mixer_layer.svg", "mlp_block.svg", "patch_embedding.svg"]  # fmt: skip
+                     "maps.svg", "mixer_layer.svg", "mlp_block.svg", "patch_embedding.svg"]  # fmt: skip
     for name in drawn:
         kept = (ROOT / "figures" / name).read_text(encoding="utf-8")
         assert "<title>" in kept and "<desc>" in kept

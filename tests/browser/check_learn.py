@@ -41,8 +41,9 @@ def part(root, name):
 
 
 def step(root):
-    """The step that is shown."""
-    return int(part(root, "pace").inner_text().split()[1].replace(",", ""))
+    """The step that is shown; -1 before the first."""
+    words = part(root, "pace").inner_text().split()
+    return int(words[1].replace(",", "")) if words else -1
 
 
 def wait_for_step(root, least):

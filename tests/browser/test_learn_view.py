@@ -52,6 +52,7 @@ def test_it_trains_to_the_end_and_shows_what_was_learnt(opened, view):
 
     # The switch shows the maps of the start in the same places; the block is that of the slider.
     root.locator("[data-trait=before]").check()
+    page.evaluate(FRAMES)
     assert "before training" in part(root, "maps").get_attribute("aria-label")
     shown = maps_shown(root, view, 7)
     assert (shown != after).mean() > 0.5
@@ -82,7 +83,7 @@ def test_a_pause_stops_the_steps_and_leaves_the_run_as_it_would_have_been(opened
     train_to_the_end(root)
     whole = trained(root)[0].state_dict()
     button(root, "again").click()
-    wait_for_step(root, 1)
+    wait_until(page, lambda: 0 < step(root) < 40)  # not the last run's 40 any longer
     button(root, "train").click()
     assert "Go on" in button(root, "train").inner_text()
     page.wait_for_timeout(300)
@@ -150,6 +151,7 @@ def test_a_view_that_is_taken_off_the_page_pauses_and_goes_on_when_it_is_back(op
 
 def test_the_accuracy_is_spoken_at_most_every_five_seconds(opened, long):
     page, root = opened(long)
+    wait_for_step(root, 0)  # what stands there at first is no news
     root.locator(".mixer-readout").evaluate(
         """(readout) => {
           window.spoken = [];
