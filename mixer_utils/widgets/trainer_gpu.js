@@ -1,207 +1,20 @@
 // The steps of trainer.js on a GPU, by WebGPU: the same batches and the same arithmetic, but for rounding.
 //
-// All numbers lie in one buffer on the GPU, `m`. A place is where an array begins in it; place 0 stands for none. A pass
-// runs one kernel in many threads, each of which computes a number, or a row of them; what a pass wrote the next one
-// reads. A step is a list of passes that is made once. Every image's gradients stand by themselves and are added up
-// where AdamW takes its step: so there is work for many threads, no two of them write to the same place, and a run can
-// be repeated to the last bit.
+// All numbers lie in one buffer on the GPU; a place is where an array begins in it. A pass runs one kernel (kernels.js)
+// in many threads, each of which computes a number, or a row of them; what a pass wrote the next one reads. A step is a
+// list of passes that is made once. Every image's gradients stand by themselves, and are added up where AdamW takes its
+// step: so there is work for many threads, no two of them write to the same place, and a run can be repeated exactly.
 //
-// Read from the end: GpuTrainer takes a step, Plan makes the list, as trainer.js has its layers; KERNELS are in WGSL.
+// Read from the end: GpuTrainer takes a step, Plan makes the list, layer by layer as in trainer.js.
 
+import { KERNELS, program } from "./kernels.js";
 import { transposed } from "./trainer.js";
-
-// --- kernels ---------------------------------------------------------------------------------------------------------
-
-// Each returns GELU of z, and its slope; as fillTanhGelu and fillErfGelu.
-const GELU = {
-  tanh: `
-  fn gelu(z: f32) -> vec2f {
-    let u = 0.7978845608 * z * (1 + 0.044715 * z * z);
-    let below = 1 / (1 + exp(-2 * clamp(u, -20, 20))); // (1 + tanh(u)) / 2, of which nothing cancels
-    return vec2f(z * below, below + 2 * z * below * (1 - below) * 0.7978845608 * (1 + 0.134145 * z * z));
-  }`,
-  erf: `
-  fn gelu(z: f32) -> vec2f {
-    let size = abs(z) * 0.7071067812;
-    let bell = exp(-size * size);
-    let t = 1 / (1 + 0.3275911 * size);
-    let cubic = 1.421413741 + t * (-1.453152027 + t * 1.061405429);
-    let beyond = t * (0.254829592 + t * (-0.284496736 + t * cubic)) * bell / 2;
-    let below = select(beyond, 1 - beyond, z > 0);
-    return vec2f(z * below, below + z * bell * 0.3989422804);
-  }`,
-};
-
-// `takes`: what a kernel is told, p, all of them whole numbers; `threads`: of a group, across and down.
-// id.x counts columns, id.y rows, id.z images.
-const KERNELS = {
-  // to = A B, and what follows a product in a Mixer: plus a bias; GELU; times its slope, on the way back; plus what the
-  // skip connection carries. A group computes a tile of 16 x 16 and shares what it reads of A and of B.
-  product: {
-    takes: "rows columns depth a aDown aRight aBatch b bDown bRight bBatch to down right batch bias slope times plus",
-    threads: [16, 16],
-    shared: "var<workgroup> A: array<array<f32, 16>, 16>; var<workgroup> B: array<array<f32, 16>, 16>;",
-    body: `
-      let a = p.a + id.z * p.aBatch + id.y * p.aDown;
-      let b = p.b + id.z * p.bBatch + id.x * p.bRight;
-      var total = 0.0;
-      for (var start = 0u; start < p.depth; start += 16) {
-        let across = start + here.x;
-        let down = start + here.y;
-        A[here.y][here.x] = select(0, m[a + across * p.aRight], id.y < p.rows && across < p.depth);
-        B[here.y][here.x] = select(0, m[b + down * p.bDown], id.x < p.columns && down < p.depth);
-        workgroupBarrier();
-        for (var i = 0u; i < 16; i++) { total += A[here.y][i] * B[i][here.x]; }
-        workgroupBarrier();
-      }
-      if (id.y >= p.rows || id.x >= p.columns) { return; }
-      let at = id.z * p.batch + id.y * p.down + id.x * p.right;
-      if (p.bias != 0) { total += m[p.bias + id.x]; }
-      if (p.slope != 0) {
-        let both = gelu(total);
-        total = both.x;
-        m[p.slope + at] = both.y;
-      }
-      if (p.times != 0) { total *= m[p.times + at]; }
-      if (p.plus != 0) { total += m[p.plus + at]; }
-      m[p.to + at] = total;`,
-  },
-  // Each image's sums over the rows, divided by `share`: a bias's gradient, and the mean over tokens.
-  sums: {
-    takes: "rows columns x down right xBatch share to batch",
-    threads: [64, 1],
-    body: `
-      if (id.x >= p.columns) { return; }
-      let x = p.x + id.z * p.xBatch + id.x * p.right;
-      var total = 0.0;
-      for (var row = 0u; row < p.rows; row++) { total += m[x + row * p.down]; }
-      m[p.to + id.z * p.batch + id.x] = total / f32(p.share);`,
-  },
-  // A thread takes a row, a token: to mean 0 and variance 1, then times a weight and plus a bias for each column.
-  norm: {
-    takes: "rows columns x weight bias standard deviation to",
-    threads: [64, 1],
-    body: `
-      let row = id.x;
-      if (row >= p.rows) { return; }
-      let start = row * p.columns;
-      var total = 0.0;
-      for (var i = 0u; i < p.columns; i++) { total += m[p.x + start + i]; }
-      let mean = total / f32(p.columns);
-      var squares = 0.0;
-      for (var i = 0u; i < p.columns; i++) { squares += pow2(m[p.x + start + i] - mean); }
-      let deviation = sqrt(squares / f32(p.columns) + 1e-6);
-      m[p.deviation + row] = deviation;
-      for (var i = 0u; i < p.columns; i++) {
-        let standard = (m[p.x + start + i] - mean) / deviation;
-        m[p.standard + start + i] = standard;
-        m[p.to + start + i] = standard * m[p.weight + i] + m[p.bias + i];
-      }`,
-    shared: "fn pow2(x: f32) -> f32 { return x * x; }",
-  },
-  // Its way back, plus what the skip connection carries. A row of dy is shared by `share` rows: after the mean, by all.
-  normBack: {
-    takes: "rows columns dy share weight standard deviation plus to",
-    threads: [64, 1],
-    body: `
-      let row = id.x;
-      if (row >= p.rows) { return; }
-      let start = row * p.columns;
-      let dy = p.dy + row / p.share * p.columns;
-      var sum = 0.0;
-      var along = 0.0;
-      for (var i = 0u; i < p.columns; i++) {
-        let straight = m[dy + i] * m[p.weight + i];
-        sum += straight;
-        along += straight * m[p.standard + start + i];
-      }
-      for (var i = 0u; i < p.columns; i++) {
-        let straight = m[dy + i] * m[p.weight + i];
-        let taken = (sum + m[p.standard + start + i] * along) / f32(p.columns);
-        var dx = (straight - taken) / (m[p.deviation + row] * f32(p.share));
-        if (p.plus != 0) { dx += m[p.plus + start + i]; }
-        m[p.to + start + i] = dx;
-      }`,
-  },
-  // Each image's gradient of a LayerNorm's weights, and behind them of its biases.
-  normGradient: {
-    takes: "rows columns dy share standard to batch",
-    threads: [64, 1],
-    body: `
-      if (id.x >= p.columns) { return; }
-      var weight = 0.0;
-      var bias = 0.0;
-      for (var row = id.z * p.rows; row < (id.z + 1) * p.rows; row++) {
-        let slope = m[p.dy + row / p.share * p.columns + id.x] / f32(p.share);
-        weight += slope * m[p.standard + row * p.columns + id.x];
-        bias += slope;
-      }
-      let to = p.to + id.z * p.batch + id.x;
-      m[to] = weight;
-      m[to + p.columns] = bias;`,
-  },
-  // A thread takes an image: its cross-entropy and the answer into the log, and the derivative by its logits.
-  crossEntropy: {
-    takes: "images classes logits labels slot log to",
-    threads: [64, 1],
-    body: `
-      let image = id.x;
-      if (image >= p.images) { return; }
-      let row = p.logits + image * p.classes;
-      var called = 0u;
-      for (var k = 1u; k < p.classes; k++) { if (m[row + k] > m[row + called]) { called = k; } }
-      let most = m[row + called];
-      var total = 0.0;
-      for (var k = 0u; k < p.classes; k++) { total += exp(m[row + k] - most); }
-      let label = u32(m[p.labels + image]);
-      let at = p.log + 2 * (u32(m[p.slot]) * p.images + image);
-      m[at] = log(total) + most - m[row + label];
-      m[at + 1] = f32(called);
-      for (var k = 0u; k < p.classes; k++) {
-        let probability = exp(m[row + k] - most) / total;
-        m[p.to + image * p.classes + k] = (probability - select(0.0, 1.0, k == label)) / f32(p.images);
-      }`,
-  },
-  // A thread takes a weight: its gradient, the images' added up, and AdamW's step; `now` holds size, root and kept.
-  adamw: {
-    takes: "total images slopes gradient values mean square decays now",
-    threads: [64, 1],
-    body: `
-      let i = id.x;
-      if (i >= p.total) { return; }
-      var slope = 0.0;
-      for (var image = 0u; image < p.images; image++) { slope += m[p.slopes + image * p.total + i]; }
-      m[p.gradient + i] = slope;
-      let mean = m[p.mean + i] + ONE_LESS_BETA1 * (slope - m[p.mean + i]);
-      let square = m[p.square + i] + ONE_LESS_BETA2 * (slope * slope - m[p.square + i]);
-      m[p.mean + i] = mean;
-      m[p.square + i] = square;
-      let kept = select(1.0, m[p.now + 2], m[p.decays + i] == 1);
-      m[p.values + i] = m[p.values + i] * kept - m[p.now] * mean / (sqrt(square) / m[p.now + 1] + EPSILON);`,
-  },
-};
-
-/** A kernel as a whole program. */
-function program({ takes, threads, shared = "", body }, gelu, { betas, epsilon }) {
-  return `
-    struct Told { ${takes.split(" ").map((name) => `${name}: u32`).join(", ")} }
-    @group(0) @binding(0) var<storage, read_write> m: array<f32>;
-    @group(0) @binding(1) var<uniform> p: Told;
-    const ONE_LESS_BETA1 = f32(${1 - betas[0]});
-    const ONE_LESS_BETA2 = f32(${1 - betas[1]});
-    const EPSILON = f32(${epsilon});
-    ${GELU[gelu]}
-    ${shared}
-    @compute @workgroup_size(${threads})
-    fn main(@builtin(global_invocation_id) id: vec3u, @builtin(local_invocation_id) here: vec3u) {${body}
-    }`;
-}
 
 // --- the passes of a step --------------------------------------------------------------------------------------------
 
 /**
- * Where everything lies, and the passes of a step: `forward` ends with the loss, `all` with AdamW's step. A matrix is as
- * in trainer.js, with a place instead of an array and `batch`, the step to the next image's; weights have none.
+ * Where everything lies, and the passes of a step: `forward` ends with the loss, `all` with AdamW's step. A matrix is
+ * as in trainer.js, with a place, `at`, instead of an array, and `batch`, the step to the next image's.
  */
 class Plan {
   constructor(net, images, size, slots) {
@@ -256,7 +69,7 @@ class Plan {
     this.add("sums", { rows, columns, x: at, down, right, xBatch: x.batch, share, to, batch }, columns, 1, this.images);
   }
 
-  // Every layer's function adds its passes forward, from x to y, and returns one that adds those backward, from dy to dx.
+  // A layer's function adds its passes forward, from x to y, and returns one that adds those backward, from dy to dx.
 
   linear(name, x, y, after) {
     const start = this.starts[`${name}.weight`];
@@ -367,18 +180,13 @@ export async function gpuDevice(software) {
 }
 
 /**
- * A Trainer's run on the GPU: step(), evaluate() and read() are as its own, but promises. They reject once the device is
- * lost or refuses something: after leave() the Trainer itself goes on, from the step whose weights were read last.
+ * A Trainer's run on the GPU: step(), evaluate() and read() are as its own, but promises. They reject once the device
+ * is lost or refuses something: after leave() the Trainer itself goes on, from the step whose weights were read last.
  */
 export class GpuTrainer {
   static async of(trainer, device) {
     const gpu = new GpuTrainer(trainer, device);
-    try {
-      await gpu.prepare();
-    } catch (error) {
-      device.destroy();
-      throw error;
-    }
+    await gpu.prepare();
     return gpu;
   }
 
@@ -397,48 +205,54 @@ export class GpuTrainer {
     this.failed.catch(() => {}); // whoever waits for something hears of it
   }
 
+  /** Whatever the device refuses is thrown here, not at a later step. */
   async prepare() {
     const { device, plan, trainer: { net, optimizer } } = this;
-    const { STORAGE, UNIFORM, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
-    const buffer = (size, usage, mappedAtCreation = false) => device.createBuffer({ size, usage, mappedAtCreation });
     for (const kind of ["out-of-memory", "validation"]) device.pushErrorScope(kind);
-    const visibility = GPUShaderStage.COMPUTE;
-    const entries = ["storage", "uniform"].map((type, binding) => ({ binding, visibility, buffer: { type } }));
-    const layout = device.createBindGroupLayout({ entries });
-    const pipelines = {};
-    for (const [name, kernel] of Object.entries(KERNELS)) {
-      const module = device.createShaderModule({ code: program(kernel, net.config.gelu, optimizer) });
-      pipelines[name] = device.createComputePipelineAsync({
-        layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-        compute: { module, entryPoint: "main" },
-      });
-    }
-    for (const name of Object.keys(pipelines)) pipelines[name] = await pipelines[name];
-
-    this.memory = buffer(4 * plan.end, STORAGE | COPY_SRC | COPY_DST);
-    this.spare = buffer(4 * (3 * plan.total + 2 * this.slots * this.images), MAP_READ | COPY_DST);
-    const toldAll = buffer(TOLD * plan.all.length, UNIFORM, true);
-    plan.all.forEach((pass, i) => {
-      const numbers = KERNELS[pass.kernel].takes.split(" ").map((name) => pass.told[name]);
-      new Uint32Array(toldAll.getMappedRange(TOLD * i, TOLD)).set(numbers);
-      pass.pipeline = pipelines[pass.kernel];
-      const resources = [{ buffer: this.memory }, { buffer: toldAll, offset: TOLD * i, size: TOLD }];
-      pass.group = device.createBindGroup({
-        layout,
-        entries: resources.map((resource, binding) => ({ binding, resource })),
-      });
-    });
-    toldAll.unmap();
+    const buffers = ["storage", "uniform"].map((type) => ({ visibility: GPUShaderStage.COMPUTE, buffer: { type } }));
+    const layout = device.createBindGroupLayout({ entries: numbered(buffers) });
+    const pipelines = await this.compiled(layout);
+    this.makeBuffers(layout, pipelines);
+    this.kept = [net.values, optimizer.mean, optimizer.square];
+    this.kept.forEach((numbers, i) => this.write(plan.values + i * plan.total, numbers));
     const decays = new Float32Array(plan.total);
     for (const [name, shape] of net.shapes) {
       if (shape.length > 1) decays.fill(1, plan.starts[name], plan.starts[name] + net.weights[name].length);
     }
-    this.kept = [net.values, optimizer.mean, optimizer.square];
-    this.kept.forEach((numbers, i) => this.write(plan.values + i * plan.total, numbers));
     this.write(plan.decays, decays);
     for (const error of [await device.popErrorScope(), await device.popErrorScope()]) {
       if (error) throw new Error(error.message);
     }
+  }
+
+  /** Every kernel as a pipeline, by name. */
+  async compiled(bindGroupLayout) {
+    const { device, trainer: { net, optimizer } } = this;
+    const layout = device.createPipelineLayout({ bindGroupLayouts: [bindGroupLayout] });
+    const compile = async ([name, kernel]) => {
+      const module = device.createShaderModule({ code: program(kernel, net.config.gelu, optimizer) });
+      return [name, await device.createComputePipelineAsync({ layout, compute: { module, entryPoint: "main" } })];
+    };
+    return Object.fromEntries(await Promise.all(Object.entries(KERNELS).map(compile)));
+  }
+
+  /** The buffer of all numbers, a spare one to read them by, and what every pass is told, which never changes. */
+  makeBuffers(layout, pipelines) {
+    const { device, plan } = this;
+    const { STORAGE, UNIFORM, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
+    const log = 2 * this.slots * this.images;
+    this.memory = device.createBuffer({ size: 4 * plan.end, usage: STORAGE | COPY_SRC | COPY_DST });
+    this.spare = device.createBuffer({ size: 4 * (3 * plan.total + log), usage: MAP_READ | COPY_DST });
+    const told = device.createBuffer({ size: TOLD * plan.all.length, usage: UNIFORM, mappedAtCreation: true });
+    plan.all.forEach((pass, i) => {
+      const numbers = KERNELS[pass.kernel].takes.split(" ").map((name) => pass.told[name]);
+      new Uint32Array(told.getMappedRange(TOLD * i, TOLD)).set(numbers);
+      const resources = [{ buffer: this.memory }, { buffer: told, offset: TOLD * i, size: TOLD }];
+      const entries = numbered(resources.map((resource) => ({ resource })));
+      pass.group = device.createBindGroup({ layout, entries });
+      pass.pipeline = pipelines[pass.kernel];
+    });
+    told.unmap();
   }
 
   write(place, numbers) {
@@ -528,4 +342,9 @@ export class GpuTrainer {
     this.trainer.done = this.known;
     this.trainer.optimizer.steps = this.known;
   }
+}
+
+/** Entries with their numbers, in WebGPU's words. */
+function numbered(entries) {
+  return entries.map((entry, binding) => ({ binding, ...entry }));
 }

@@ -60,13 +60,15 @@ async function beginRun(told) {
 }
 
 async function askForGpu(settings) {
+  let device = null;
   place = "core";
   try {
-    const device = await gpuDevice(settings.software_gpu);
+    device = await gpuDevice(settings.software_gpu);
     if (!device) return;
     gpu = await GpuTrainer.of(trainer, device);
     place = "gpu";
   } catch {
+    device?.destroy();
     place = "failed";
   }
 }

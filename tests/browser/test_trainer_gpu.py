@@ -58,15 +58,12 @@ GRADIENTS = f"""async (config, data, settings, weights) => {{
   {TRAINER}
   const trainer = trainerOf(config, data, settings);
   for (const [name, values] of Object.entries(weights)) trainer.net.weights[name].set(values);
-  trainer.order.sort((a, b) => a - b);
-  trainer.random.shuffle = () => {{}};
   const gpu = await GpuTrainer.of(trainer, await gpuDevice(true));
   await gpu.step();
-  const {{ plan, device }} = gpu;
   const [loss] = await gpu.read();
-  plan.values = plan.gradient; // what fetch() reads
+  gpu.plan.values = gpu.plan.gradient; // fetch() reads from there
   await gpu.fetch();
-  return {{ loss, gradients: trainer.net.weights, evaluation: await gpu.evaluate().then(() => 0) }};
+  return {{ loss, gradients: trainer.net.weights }};
 }}"""
 
 
@@ -94,6 +91,166 @@ def test_the_loss_and_the_gradient_of_every_weight_are_pytorch_s(run, shape, P, 
     assert list(found["gradients"]) == [name for name, _ in model.named_parameters()]
     for name, parameter in model.named_parameters():
         gradient = parameter.grad.flatten().numpy()
-        off = np.abs(np.array(found["gradients"][name]) - gradient)
-        print(P, gelu, name, off.max() / largest, (off / (np.abs(gradient) + 1e-6 * largest)).max())
         np.testing.assert_allclose(found["gradients"][name], gradient, rtol=1e-4, atol=1e-6 * largest, err_msg=name)
+
+
+# --- a run, against the same one without a GPU -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def few(few_digits):
+    return train_in_browser(few_digits)
+
+
+@pytest.mark.parametrize("size", learn.MODELS)
+def test_weights_losses_and_answers_are_those_of_a_run_without_a_gpu(run, few, size):
+    script = f"""async (config, data, settings) => {{
+      {TRAINER}
+      const one = trainerOf(config, data, settings);
+      const other = trainerOf(config, data, settings);
+      const gpu = await GpuTrainer.of(other, await gpuDevice(true));
+      for (let i = 0; i < 6; i++) {{
+        one.step();
+        await gpu.step();
+      }}
+      const losses = [one.read(), await gpu.read()];
+      const found = {{ losses, weights: [one.net.weights, other.net.weights], done: [one.done, other.done] }};
+      return {{ ...found, evaluations: [other.evaluate(), await gpu.evaluate()] }}; // of the same weights
+    }}"""
+    found = run(script, *arguments(few, size, steps=20))
+    assert found["done"] == [6, 6]
+    np.testing.assert_allclose(*found["losses"], rtol=1e-5)
+    one, other = found["weights"]
+    for name in one:
+        off = np.abs(np.subtract(one[name], other[name]))
+        print(size, name, off.max())
+    one, other = found["evaluations"]
+    assert one["answers"] == other["answers"] and one["accuracy"] == other["accuracy"]
+    assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+def test_a_run_can_be_repeated_exactly_and_nobody_who_looks_at_it_changes_it(run, few):
+    script = f"""async (config, data, settings) => {{
+      {TRAINER}
+      const runs = [];
+      for (const looks of [false, true]) {{
+        const trainer = trainerOf(config, data, settings);
+        const gpu = await GpuTrainer.of(trainer, await gpuDevice(true));
+        const losses = [];
+        for (let i = 0; i < 140; i++) {{ // more than the log holds
+          await gpu.step();
+          if (looks && i % 50 === 7) await gpu.evaluate();
+          if (looks && i % 30 === 11) losses.push(...(await gpu.read()));
+        }}
+        losses.push(...(await gpu.read()));
+        runs.push({{ losses, values: trainer.net.values }});
+      }}
+      return runs;
+    }}"""
+    plain, looked = run(script, *arguments(few))
+    assert plain == looked and len(plain["losses"]) == 140
+
+
+def test_where_the_gpu_is_left_the_trainer_goes_on_from_what_was_read_last(run, few):
+    script = f"""async (config, data, settings) => {{
+      {TRAINER}
+      const one = trainerOf(config, data, settings);
+      const other = trainerOf(config, data, settings);
+      const gpu = await GpuTrainer.of(other, await gpuDevice(true));
+      for (let i = 0; i < 6; i++) await gpu.step();
+      await gpu.read();
+      gpu.leave();
+      for (let i = 0; i < 10; i++) one.step();
+      for (let i = 0; i < 4; i++) other.step();
+      const again = trainerOf(config, data, settings);
+      const lost = await GpuTrainer.of(again, await gpuDevice(true));
+      await lost.step();
+      await lost.read();
+      const known = again.net.values.slice();
+      await lost.step();
+      lost.device.destroy();
+      const error = await lost.read().then(() => null, String);
+      lost.leave();
+      const same = again.net.values.every((value, i) => value === known[i]);
+      return {{ losses: [one.read().slice(6), other.read()], error, same, done: again.done }};
+    }}"""
+    found = run(script, *arguments(few, steps=20))
+    np.testing.assert_allclose(*found["losses"], rtol=1e-4)
+    assert found["error"] and found["same"] and found["done"] == 1
+
+
+# --- the view --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def software(gpu_page, monkeypatch):
+    """A function: the settings of views to come, which take SwiftShader for a GPU."""
+    return lambda **settings: monkeypatch.setattr(
+        learn, "SETTINGS", {**learn.SETTINGS, "software_gpu": True, **settings}
+    )
+
+
+def pace(root):
+    return part(root, "pace").inner_text()
+
+
+def test_the_view_trains_on_the_gpu_and_shows_what_was_learnt(opened, software, few_digits):
+    software(steps=40)
+    view = train_in_browser(few_digits)
+    page, root = opened(view)
+    train_to_the_end(root)
+    assert step(root) == 40 and pace(root).endswith(" images a second · on the GPU")
+    expect_maps(root, view, 7, 0)
+    expect_answers(root, view)
+    assert float(part(root, "share").inner_text().split()[0]) > 20  # chance is 10
+    first = trained(root)[0].state_dict()
+    train_to_the_end(root)  # anew
+    assert all((first[name] == tensor).all() for name, tensor in trained(root)[0].state_dict().items())
+
+
+def test_two_pixels_make_maps_of_the_paper_s_grid(opened, software, few_digits):
+    software(steps=3)
+    view = train_in_browser(few_digits)
+    page, root = opened(view)
+    root.locator("[data-trait=patch_size]").select_option("2")
+    assert root.locator("option:checked").first.inner_text() == (
+        "2 × 2 pixels (14 × 14 patches, slow without a GPU)"
+    )
+    train_to_the_end(root)
+    assert pace(root).endswith(" · on the GPU")
+    expect_maps(root, view, 2, 1)
+    expect_answers(root, view)
+
+
+def test_software_that_plays_a_gpu_is_not_taken_for_one(opened, gpu_page, few):
+    page, root = opened(few)
+    assert pace(root).endswith(" · on one core of the processor")
+
+
+def test_a_run_whose_gpu_is_lost_goes_on_without(opened, software, few_digits):
+    software(steps=100_000)
+    page, root = opened(train_in_browser(few_digits))
+    root.locator("[data-control=train]").click()
+    wait_for_step(root, 30)
+    assert pace(root).endswith(" · on the GPU")
+    page.workers[0].evaluate("gpu.device.destroy()")
+    root.page.wait_for_function(
+        "document.querySelector('[data-part=pace]').innerText.endsWith(' on one core of the processor, as the GPU failed')"
+    )
+    reached = step(root)
+    assert reached >= 30
+    wait_for_step(root, reached + 30)
+    root.locator("[data-control=again]").click()  # a new run asks anew
+    root.page.wait_for_function("document.querySelector('[data-part=pace]').innerText.endsWith(' on the GPU')")
+
+
+def test_a_kernel_that_is_refused_leaves_the_training_to_the_processor(opened, software, few_digits, monkeypatch):
+    software(steps=3)
+    source = joined("trainer_worker")
+    assert source.count("var along = 0.0;") == 1
+    monkeypatch.setattr(learn, "joined", lambda entry: source.replace("var along = 0.0;", "var along = none;"))
+    view = train_in_browser(few_digits)
+    page, root = opened(view)
+    train_to_the_end(root)
+    assert step(root) == 3 and pace(root).endswith(" · on one core of the processor, as the GPU failed")
+    expect_answers(root, view)
