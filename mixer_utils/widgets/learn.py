@@ -34,7 +34,8 @@ def train_in_browser(data=None):
     digits where that cannot be had, which a printed line then says. Sent are 5,000 training images at most and 1,000
     held-out ones, with as many of each class, in 16 levels of grey: from what ``train`` trains on and from what it
     validates on, never from the test images. Nothing comes back: the weights stay in the page, where the view's element
-    gives them, ``trained()``. It runs on the GPU where the browser has WebGPU, else on one core. Raises ValueError for other data, for too few images and for too large ones.
+    gives them, ``trained()``. It runs on the GPU where the browser has WebGPU, else on one core. Raises ValueError for
+    other data, for too few images and for too large ones.
     """
     return LearnView(load_dataset("mnist", fallback="digits") if data is None else data)
 
@@ -79,7 +80,7 @@ class LearnView(View):
     def check_patch_size(self, proposal):
         sizes = self.data["patch_sizes"]
         if proposal["value"] not in sizes:
-            raise traitlets.TraitError(f"patch_size is {proposal['value']}: it must be one of {sizes}.")
+            raise traitlets.TraitError(f"patch_size is {proposal['value']}: it must be {' or '.join(map(str, sizes))}.")
         return proposal["value"]
 
     @traitlets.validate("seed")
