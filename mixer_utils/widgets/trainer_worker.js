@@ -1,17 +1,13 @@
 // The worker behind learn.js: a step at a time, listening in between, and news of the run a few times a second.
 //
-// It is told {data} once, then {run, config, settings} for every new run, and {running} to go on or to pause. Where the
-// browser gives it a GPU, the steps are taken there; where that fails, the trainer goes on by itself.
+// It is told {data} once, then {run, config, settings} for every new run, and {running} to go on or to pause.
 
 import { Trainer, unpackLevels } from "./trainer.js";
-import { GpuTrainer, gpuDevice } from "./trainer_gpu.js";
 
 const NEWS_EVERY = 200; // milliseconds
 
 let data = null;
 let trainer = null;
-let gpu = null; // which takes the trainer's steps, or null
-let place = null; // where they are taken: "gpu", "core", or "failed": on the core, as the GPU failed
 let run = null; // its number, which all news of it carry
 let running = false;
 let news = null; // what has come since the last: losses, images trained on, milliseconds that took, an evaluation
@@ -19,28 +15,16 @@ let sent = 0; // when
 let worked = 0; // milliseconds since the run began, pauses left out
 let channel = null; // of messages to oneself
 let asked = false; // whether work() is about to be called
-let last = Promise.resolve(); // what is being done
 
-/** One thing after another: a GPU's answers are waited for, and messages come meanwhile. */
-function afterwards(task) {
-  last = last.then(task).catch((error) => {
-    setTimeout(() => {
-      throw error; // where learn.js hears of it
-    });
-  });
-}
-
-globalThis.onmessage = ({ data: told }) => afterwards(() => hearOf(told));
-
-async function hearOf(told) {
+globalThis.onmessage = ({ data: told }) => {
   if (told.data) data = unpacked(told.data);
-  if (told.config) await beginRun(told);
+  if (told.config) beginRun(told);
   if ("running" in told && told.running !== running) {
     running = told.running;
     if (running) anotherStep();
-    else await withGpu(report);
+    else report();
   }
-}
+};
 
 /** Images come as unpackLevels takes them. */
 function unpacked({ train, held_out, ...rest }) {
@@ -48,43 +32,12 @@ function unpacked({ train, held_out, ...rest }) {
   return { ...rest, train: part(train), held_out: part(held_out) };
 }
 
-async function beginRun(told) {
-  gpu?.leave();
-  gpu = null;
+function beginRun(told) {
   run = told.run;
   trainer = new Trainer(told.config, data, told.settings);
   worked = 0;
   news = nothingNew();
-  await askForGpu(told.settings);
-  await withGpu(report);
-}
-
-async function askForGpu(settings) {
-  let device = null;
-  place = "core";
-  try {
-    device = await gpuDevice(settings.software_gpu);
-    if (!device) return;
-    gpu = await GpuTrainer.of(trainer, device);
-    place = "gpu";
-  } catch {
-    device?.destroy();
-    place = "failed";
-  }
-}
-
-/** Does a task; where the GPU fails at it, once more without. */
-async function withGpu(task) {
-  try {
-    await task();
-  } catch (error) {
-    if (!gpu) throw error;
-    gpu.leave();
-    gpu = null;
-    place = "failed";
-    news = nothingNew();
-    await task();
-  }
+  report();
 }
 
 function nothingNew() {
@@ -97,32 +50,25 @@ function anotherStep() {
   asked = true;
   if (!channel) {
     channel = new MessageChannel();
-    channel.port1.onmessage = () => afterwards(work);
+    channel.port1.onmessage = work;
   }
   channel.port2.postMessage(null);
 }
 
-async function work() {
+function work() {
   asked = false;
   if (!running) return;
-  await withGpu(step);
-  if (running) anotherStep();
-}
-
-async function step() {
   const start = performance.now();
-  if (trainer.done === 0) await evaluate();
+  if (trainer.done === 0) evaluate();
   const trained = performance.now();
-  if (trainer.done < trainer.steps) await (gpu ?? trainer).step(); // else the GPU failed at the evaluation only
-  const evaluated = isEvaluated(trainer.done);
-  const due = evaluated || performance.now() - sent > NEWS_EVERY;
-  if (due) await collect();
+  news.losses.push(trainer.step());
   news.images += trainer.settings.batch_size;
   news.milliseconds += performance.now() - trained;
-  if (evaluated) await evaluate();
+  if (isEvaluated(trainer.done)) evaluate();
   worked += performance.now() - start;
-  running = trainer.done < trainer.steps;
-  if (due) await report();
+  if (trainer.done === trainer.steps) running = false;
+  if (!running || news.evaluation || performance.now() - sent > NEWS_EVERY) report();
+  if (running) anotherStep();
 }
 
 /** Often while the network learns fast, then now and then. */
@@ -130,20 +76,13 @@ function isEvaluated(step) {
   return step % (step <= 100 ? 25 : 100) === 0 || step === trainer.steps;
 }
 
-async function evaluate() {
-  news.evaluation = { step: trainer.done, ...(await (gpu ?? trainer).evaluate()) };
+function evaluate() {
+  news.evaluation = { step: trainer.done, ...trainer.evaluate() };
 }
 
-/** The losses so far, and with them the weights of now. */
-async function collect() {
-  news.losses.push(...(await (gpu ?? trainer).read()));
-}
-
-async function report() {
-  await collect();
+function report() {
   const { net, done, steps, stepsPerEpoch } = trainer;
-  const { shapes, values } = net;
-  postMessage({ run, ...news, shapes, values, done, steps, stepsPerEpoch, worked, running, place });
+  postMessage({ run, ...news, shapes: net.shapes, values: net.values, done, steps, stepsPerEpoch, worked, running });
   news = nothingNew();
   sent = performance.now();
 }

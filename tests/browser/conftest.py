@@ -54,18 +54,12 @@ from helpers import Server, launched, screenshot, show_view, watched_page
 
 
 @pytest.fixture(scope="module")
-def browser_flags():
-    """What else Chromium is started with; for a file to state."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def browser(browser_flags):
+def browser():
     """For one file, not for the whole run: while Playwright is on, this thread has a running event loop, and the
     notebooks that nbval runs later need one of their own."""
     with contextlib.ExitStack() as stack:
         try:
-            browser = stack.enter_context(launched(browser_flags))
+            browser = stack.enter_context(launched())
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             needed = os.environ.get("CI") or os.environ.get("MIXER_BROWSER")
