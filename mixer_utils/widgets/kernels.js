@@ -1,8 +1,8 @@
 // What trainer_gpu.js runs on a GPU, in WGSL, the language of WebGPU: layers, loss and optimiser as in trainer.js.
 //
-// A kernel is what every thread does; id tells a thread which one it is, by a column (x), a row (y) and an image (z)
-// where nothing else is said. `takes` is what a kernel is told, as p: whole numbers, most of them places in the one
-// buffer `m` in which all numbers lie; 0 stands for none. `threads` form a group, across and down.
+// A kernel is what every thread does; id tells a thread which one it is, and for which image (z). `takes` is what a
+// kernel is told, as p: whole numbers, most of them places in the one buffer `m` in which all numbers lie; place 0 stands
+// for none.
 
 // Each returns GELU of z, and its slope; as fillTanhGelu and fillErfGelu.
 const GELU = {
@@ -26,40 +26,43 @@ const GELU = {
 
 export const KERNELS = {
   // to = A B, and what follows a product in a Mixer: plus a bias; GELU; times its slope, on the way back; plus what the
-  // skip connection carries. A group computes a tile of 16 x 16 and shares what it reads of A and of B.
+  // skip connection carries. A thread computes 4 x 4 sums, as addTiles does, and what hangs over the edge is not kept.
   product: {
     takes: "rows columns depth a aDown aRight aBatch b bDown bRight bBatch to down right batch bias slope times plus",
-    threads: [16, 16],
-    shared: "var<workgroup> A: array<array<f32, 16>, 16>; var<workgroup> B: array<array<f32, 16>, 16>;",
     body: `
-      let a = p.a + id.z * p.aBatch + id.y * p.aDown;
-      let b = p.b + id.z * p.bBatch + id.x * p.bRight;
-      var total = 0.0;
-      for (var start = 0u; start < p.depth; start += 16u) {
-        let across = start + here.x;
-        let down = start + here.y;
-        A[here.y][here.x] = select(0.0, m[a + across * p.aRight], id.y < p.rows && across < p.depth);
-        B[here.y][here.x] = select(0.0, m[b + down * p.bDown], id.x < p.columns && down < p.depth);
-        workgroupBarrier();
-        for (var i = 0u; i < 16u; i++) { total += A[here.y][i] * B[i][here.x]; }
-        workgroupBarrier();
+      let across = (p.columns + 3u) / 4u;
+      let row = id.x / across * 4u;
+      let column = id.x % across * 4u;
+      if (row >= p.rows) { return; }
+      var a = p.a + id.z * p.aBatch + row * p.aDown;
+      var b = p.b + id.z * p.bBatch + column * p.bRight;
+      var sums: array<vec4f, 4>;
+      for (var i = 0u; i < p.depth; i++) {
+        let four = vec4f(m[b], m[b + p.bRight], m[b + 2u * p.bRight], m[b + 3u * p.bRight]);
+        for (var r = 0u; r < 4u; r++) { sums[r] += m[a + r * p.aDown] * four; }
+        a += p.aRight;
+        b += p.bDown;
       }
-      if (id.y >= p.rows || id.x >= p.columns) { return; }
-      let at = id.z * p.batch + id.y * p.down + id.x * p.right;
-      if (p.bias != 0u) { total += m[p.bias + id.x]; }
-      if (p.slope != 0u) {
-        let both = gelu(total);
-        total = both.x;
-        m[p.slope + at] = both.y;
-      }
-      if (p.times != 0u) { total *= m[p.times + at]; }
-      if (p.plus != 0u) { total += m[p.plus + at]; }
-      m[p.to + at] = total;`,
+      for (var r = 0u; r < 4u; r++) {
+        for (var c = 0u; c < 4u; c++) {
+          if (row + r >= p.rows || column + c >= p.columns) { continue; }
+          let at = id.z * p.batch + (row + r) * p.down + (column + c) * p.right;
+          var total = sums[r][c];
+          if (p.bias != 0u) { total += m[p.bias + column + c]; }
+          if (p.slope != 0u) {
+            let both = gelu(total);
+            total = both.x;
+            m[p.slope + at] = both.y;
+          }
+          if (p.times != 0u) { total *= m[p.times + at]; }
+          if (p.plus != 0u) { total += m[p.plus + at]; }
+          m[p.to + at] = total;
+        }
+      }`,
   },
   // Each image's sums over the rows, divided by `share`: a bias's gradient, and the mean over tokens.
   sums: {
     takes: "rows columns x down right xBatch share to batch",
-    threads: [64, 1],
     body: `
       if (id.x >= p.columns) { return; }
       let x = p.x + id.z * p.xBatch + id.x * p.right;
@@ -70,7 +73,6 @@ export const KERNELS = {
   // A thread takes a row, a token: to mean 0 and variance 1, then times a weight and plus a bias for each column.
   norm: {
     takes: "rows columns x weight bias standard deviation to",
-    threads: [64, 1],
     body: `
       let row = id.x;
       if (row >= p.rows) { return; }
@@ -79,7 +81,10 @@ export const KERNELS = {
       for (var i = 0u; i < p.columns; i++) { total += m[p.x + start + i]; }
       let mean = total / f32(p.columns);
       var squares = 0.0;
-      for (var i = 0u; i < p.columns; i++) { squares += pow2(m[p.x + start + i] - mean); }
+      for (var i = 0u; i < p.columns; i++) {
+        let off = m[p.x + start + i] - mean;
+        squares += off * off;
+      }
       let deviation = sqrt(squares / f32(p.columns) + 1e-6);
       m[p.deviation + row] = deviation;
       for (var i = 0u; i < p.columns; i++) {
@@ -87,12 +92,10 @@ export const KERNELS = {
         m[p.standard + start + i] = standard;
         m[p.to + start + i] = standard * m[p.weight + i] + m[p.bias + i];
       }`,
-    shared: "fn pow2(x: f32) -> f32 { return x * x; }",
   },
   // Its way back, plus what the skip connection carries. A row of dy is shared by `share` rows: after the mean, by all.
   normBack: {
     takes: "rows columns dy share weight standard deviation plus to",
-    threads: [64, 1],
     body: `
       let row = id.x;
       if (row >= p.rows) { return; }
@@ -116,7 +119,6 @@ export const KERNELS = {
   // Each image's gradient of a LayerNorm's weights, and behind them of its biases.
   normGradient: {
     takes: "rows columns dy share standard to batch",
-    threads: [64, 1],
     body: `
       if (id.x >= p.columns) { return; }
       var weight = 0.0;
@@ -133,7 +135,6 @@ export const KERNELS = {
   // A thread takes an image: its cross-entropy and the answer into the log, and the derivative by its logits.
   crossEntropy: {
     takes: "images classes logits labels slot log to",
-    threads: [64, 1],
     body: `
       let image = id.x;
       if (image >= p.images) { return; }
@@ -155,7 +156,6 @@ export const KERNELS = {
   // A thread takes a weight: its gradient, the images' added up, and AdamW's step; `now` holds size, root and kept.
   adamw: {
     takes: "total images slopes gradient values mean square decays now",
-    threads: [64, 1],
     body: `
       let i = id.x;
       if (i >= p.total) { return; }
@@ -171,8 +171,10 @@ export const KERNELS = {
   },
 };
 
+export const GROUP = 64; // threads
+
 /** A kernel as a whole program. */
-export function program({ takes, threads, shared = "", body }, gelu, { betas, epsilon }) {
+export function program({ takes, body }, gelu, { betas, epsilon }) {
   return `
     struct Told { ${takes.split(" ").map((name) => `${name}: u32`).join(", ")} }
     @group(0) @binding(0) var<storage, read_write> m: array<f32>;
@@ -181,8 +183,7 @@ export function program({ takes, threads, shared = "", body }, gelu, { betas, ep
     const ONE_LESS_BETA2 = f32(${1 - betas[1]});
     const EPSILON = f32(${epsilon});
     ${GELU[gelu]}
-    ${shared}
-    @compute @workgroup_size(${threads})
-    fn main(@builtin(global_invocation_id) id: vec3u, @builtin(local_invocation_id) here: vec3u) {${body}
+    @compute @workgroup_size(${GROUP})
+    fn main(@builtin(global_invocation_id) id: vec3u) {${body}
     }`;
 }

@@ -7,7 +7,7 @@
 //
 // Read from the end: GpuTrainer takes a step, Plan makes the list, layer by layer as in trainer.js.
 
-import { KERNELS, program } from "./kernels.js";
+import { GROUP, KERNELS, program } from "./kernels.js";
 import { transposed } from "./trainer.js";
 
 // --- the passes of a step --------------------------------------------------------------------------------------------
@@ -49,10 +49,9 @@ class Plan {
     return this.perImage(this.net.S, this.net.C);
   }
 
-  /** A pass of so many threads at least. */
-  add(kernel, told, across, down = 1, images = 1) {
-    const [wide, high] = KERNELS[kernel].threads;
-    this.all.push({ kernel, told, groups: [Math.ceil(across / wide), Math.ceil(down / high), images] });
+  /** A pass of so many threads at least, for each image where images are told. */
+  add(kernel, told, threads, images = 1) {
+    this.all.push({ kernel, told, groups: [Math.ceil(threads / GROUP), 1, images] });
   }
 
   product(to, a, b, more = {}) {
@@ -61,12 +60,12 @@ class Plan {
       a: a.at, aDown: a.down, aRight: a.right, aBatch: a.batch,
       b: b.at, bDown: b.down, bRight: b.right, bBatch: b.batch,
       to: to.at, down: to.down, right: to.right, batch: to.batch, bias: 0, slope: 0, times: 0, plus: 0, ...more,
-    }, to.columns, to.rows, this.images);
+    }, Math.ceil(to.rows / 4) * Math.ceil(to.columns / 4), this.images);
   }
 
   sums(to, batch, x, share) {
     const { at, rows, columns, down, right } = x;
-    this.add("sums", { rows, columns, x: at, down, right, xBatch: x.batch, share, to, batch }, columns, 1, this.images);
+    this.add("sums", { rows, columns, x: at, down, right, xBatch: x.batch, share, to, batch }, columns, this.images);
   }
 
   // A layer's function adds its passes forward, from x to y, and returns one that adds those backward, from dy to dx.
@@ -95,7 +94,7 @@ class Plan {
     this.add("norm", { rows, columns: C, x: x.at, weight, bias: weight + C, standard, deviation, to: y.at }, rows);
     return (dy, dx, { share = 1, plus = 0 }) => {
       const told = { columns: C, dy: dy.at, share, standard };
-      this.add("normGradient", { ...told, rows: S, to: this.slopes + start, batch: this.total }, C, 1, images);
+      this.add("normGradient", { ...told, rows: S, to: this.slopes + start, batch: this.total }, C, images);
       this.add("normBack", { ...told, rows, weight, deviation, plus, to: dx.at }, rows);
     };
   }

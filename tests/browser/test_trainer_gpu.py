@@ -123,6 +123,7 @@ def test_weights_losses_and_answers_are_those_of_a_run_without_a_gpu(run, few, s
     one, other = found["weights"]
     for name in one:
         off = np.abs(np.subtract(one[name], other[name]))
+        assert off.max() < 2e-5 or name.endswith('token_mixing.dense_1.bias'), name
         print(size, name, off.max())
     one, other = found["evaluations"]
     assert one["answers"] == other["answers"] and one["accuracy"] == other["accuracy"]
