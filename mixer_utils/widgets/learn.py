@@ -1,6 +1,6 @@
 """View 6: a small Mixer that the browser trains from scratch. The front-end is learn.js, the arithmetic trainer.js.
 
-Where the browser has WebGPU and a GPU, trainer_gpu.js does the same arithmetic there.
+Where the browser gives a GPU, trainer_gpu.js does the same there.
 """
 
 import numpy as np
@@ -33,8 +33,9 @@ def train_in_browser(data=None):
     data: a Dataset of grey images in memory whose sides are even or multiples of 7, by default MNIST, or scikit-learn's
     digits where that cannot be had, which a printed line then says. Sent are 5,000 training images at most and 1,000
     held-out ones, with as many of each class, in 16 levels of grey: from what ``train`` trains on and from what it
-    validates on, never from the test images. Nothing comes back: the weights stay in the page, where the view's element
-    gives them, ``trained()``. It runs on the GPU where the browser has WebGPU, else on one core. Raises ValueError for other data, for too few images and for too large ones.
+    validates on, never from the test images. It trains on the GPU where the browser gives one, by WebGPU, else on one
+    core of the processor. Nothing comes back: the weights stay in the page, where the view's element gives them,
+    ``trained()``. Raises ValueError for other data, for too few images and for too large ones.
     """
     return LearnView(load_dataset("mnist", fallback="digits") if data is None else data)
 
@@ -79,7 +80,8 @@ class LearnView(View):
     def check_patch_size(self, proposal):
         sizes = self.data["patch_sizes"]
         if proposal["value"] not in sizes:
-            raise traitlets.TraitError(f"patch_size is {proposal['value']}: it must be one of {sizes}.")
+            choice = " or ".join(", ".join(map(str, sizes)).rsplit(", ", 1))
+            raise traitlets.TraitError(f"patch_size is {proposal['value']}: it must be {choice}.")
         return proposal["value"]
 
     @traitlets.validate("seed")

@@ -42,6 +42,7 @@ def test_it_trains_to_the_end_and_shows_what_was_learnt(opened, view):
     before = maps_shown(root, view, 7)
     train_to_the_end(root)
     images = view.data["train"]["labels"]["shape"][0]
+    assert part(root, "pace").inner_text().endswith(" images a second · on one core of the processor")
     assert step(root) == 40 and f"epoch {40 // (images // 25)} " in part(root, "pace").inner_text()
     expect_maps(root, view, 7, 0)
     expect_answers(root, view)

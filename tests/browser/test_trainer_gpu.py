@@ -1,6 +1,6 @@
-"""Training on a GPU: the arithmetic against PyTorch's and against the trainer without one, and the view with one.
+"""The arithmetic of training on a GPU, against PyTorch's and against the trainer without one.
 
-There is none here: Chromium's software, SwiftShader, plays it, which no view would take outside these tests.
+No GPU is needed: Chromium's software, SwiftShader, plays one.
 """
 
 import json
@@ -8,7 +8,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from check_learn import expect_answers, expect_maps, part, step, train_to_the_end, trained, wait_for_step
 from helpers import GPU_FLAGS
 from test_trainer import TRAINER, arguments
 from torch.nn import functional as F
@@ -26,27 +25,19 @@ def browser_flags():
 
 
 @pytest.fixture(scope="module")
-def gpu_page(browser, tmp_path_factory):
-    """A page whose browser gives a GPU, with the trainers in it; from a file, since about:blank gets none."""
-    path = tmp_path_factory.mktemp("gpu") / "page.html"
-    path.write_text("<!doctype html><title>GPU</title>", encoding="utf-8")
-    page = browser.new_page()
-    page.goto(path.as_uri())
-    page.add_script_tag(content=joined("trainer_gpu"))
-    if page.evaluate("async () => !(await gpuDevice(true))"):
-        pytest.skip(f"Chromium {browser.version} gives no adapter with {' '.join(GPU_FLAGS)}: take a newer one.")
-    yield page
-    page.close()
+def page(gpu_page):
+    gpu_page.add_script_tag(content=joined("trainer_gpu"))
+    return gpu_page
 
 
 @pytest.fixture
-def run(gpu_page):
+def run(page):
     """A function: an asynchronous JavaScript function's result; what goes in and out travels as JSON."""
 
     def run_(function, *arguments):
         script = f"async (text) => JSON.stringify(await ({function})(...JSON.parse(text)), (key, value) => \
             ArrayBuffer.isView(value) ? Array.from(value) : value)"
-        return json.loads(gpu_page.evaluate(script, json.dumps(arguments)))
+        return json.loads(page.evaluate(script, json.dumps(arguments)))
 
     return run_
 
@@ -63,6 +54,7 @@ GRADIENTS = f"""async (config, data, settings, weights) => {{
   const [loss] = await gpu.read();
   gpu.plan.values = gpu.plan.gradient; // fetch() reads from there
   await gpu.fetch();
+  gpu.leave();
   return {{ loss, gradients: trainer.net.weights }};
 }}"""
 
@@ -115,16 +107,20 @@ def test_weights_losses_and_answers_are_those_of_a_run_without_a_gpu(run, few, s
       }}
       const losses = [one.read(), await gpu.read()];
       const found = {{ losses, weights: [one.net.weights, other.net.weights], done: [one.done, other.done] }};
-      return {{ ...found, evaluations: [other.evaluate(), await gpu.evaluate()] }}; // of the same weights
+      const evaluations = [other.evaluate(), await gpu.evaluate()]; // of the same weights
+      gpu.leave();
+      return {{ ...found, evaluations }};
     }}"""
     found = run(script, *arguments(few, size, steps=20))
     assert found["done"] == [6, 6]
     np.testing.assert_allclose(*found["losses"], rtol=1e-5)
     one, other = found["weights"]
     for name in one:
-        off = np.abs(np.subtract(one[name], other[name]))
-        assert off.max() < 2e-5 or name.endswith('token_mixing.dense_1.bias'), name
-        print(size, name, off.max())
+        if not name.endswith(
+            "token_mixing.dense_1.bias"
+        ):  # its gradient is zero but for rounding, which AdamW blows up
+            np.testing.assert_allclose(other[name], one[name], rtol=0, atol=2e-5, err_msg=name)  # of 1e-2 moved
+    assert np.abs(np.subtract(one["head.weight"], 0)).max() > 5e-3
     one, other = found["evaluations"]
     assert one["answers"] == other["answers"] and one["accuracy"] == other["accuracy"]
     assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
@@ -138,18 +134,20 @@ def test_a_run_can_be_repeated_exactly_and_nobody_who_looks_at_it_changes_it(run
         const trainer = trainerOf(config, data, settings);
         const gpu = await GpuTrainer.of(trainer, await gpuDevice(true));
         const losses = [];
-        for (let i = 0; i < 140; i++) {{ // more than the log holds
+        gpu.slots = 4; // fewer than there are steps
+        for (let i = 0; i < 14; i++) {{
           await gpu.step();
-          if (looks && i % 50 === 7) await gpu.evaluate();
-          if (looks && i % 30 === 11) losses.push(...(await gpu.read()));
+          if (looks && i % 5 === 2) await gpu.evaluate();
+          if (looks && i % 6 === 4) losses.push(...(await gpu.read()));
         }}
         losses.push(...(await gpu.read()));
         runs.push({{ losses, values: trainer.net.values }});
+        gpu.leave();
       }}
       return runs;
     }}"""
     plain, looked = run(script, *arguments(few))
-    assert plain == looked and len(plain["losses"]) == 140
+    assert plain == looked and len(plain["losses"]) == 14
 
 
 def test_where_the_gpu_is_left_the_trainer_goes_on_from_what_was_read_last(run, few):
@@ -178,80 +176,3 @@ def test_where_the_gpu_is_left_the_trainer_goes_on_from_what_was_read_last(run, 
     found = run(script, *arguments(few, steps=20))
     np.testing.assert_allclose(*found["losses"], rtol=1e-4)
     assert found["error"] and found["same"] and found["done"] == 1
-
-
-# --- the view --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def software(gpu_page, monkeypatch):
-    """A function: the settings of views to come, which take SwiftShader for a GPU."""
-    return lambda **settings: monkeypatch.setattr(
-        learn, "SETTINGS", {**learn.SETTINGS, "software_gpu": True, **settings}
-    )
-
-
-def pace(root):
-    return part(root, "pace").inner_text()
-
-
-def test_the_view_trains_on_the_gpu_and_shows_what_was_learnt(opened, software, few_digits):
-    software(steps=40)
-    view = train_in_browser(few_digits)
-    page, root = opened(view)
-    train_to_the_end(root)
-    assert step(root) == 40 and pace(root).endswith(" images a second · on the GPU")
-    expect_maps(root, view, 7, 0)
-    expect_answers(root, view)
-    assert float(part(root, "share").inner_text().split()[0]) > 20  # chance is 10
-    first = trained(root)[0].state_dict()
-    train_to_the_end(root)  # anew
-    assert all((first[name] == tensor).all() for name, tensor in trained(root)[0].state_dict().items())
-
-
-def test_two_pixels_make_maps_of_the_paper_s_grid(opened, software, few_digits):
-    software(steps=3)
-    view = train_in_browser(few_digits)
-    page, root = opened(view)
-    root.locator("[data-trait=patch_size]").select_option("2")
-    assert root.locator("option:checked").first.inner_text() == (
-        "2 × 2 pixels (14 × 14 patches, slow without a GPU)"
-    )
-    train_to_the_end(root)
-    assert pace(root).endswith(" · on the GPU")
-    expect_maps(root, view, 2, 1)
-    expect_answers(root, view)
-
-
-def test_software_that_plays_a_gpu_is_not_taken_for_one(opened, gpu_page, few):
-    page, root = opened(few)
-    assert pace(root).endswith(" · on one core of the processor")
-
-
-def test_a_run_whose_gpu_is_lost_goes_on_without(opened, software, few_digits):
-    software(steps=100_000)
-    page, root = opened(train_in_browser(few_digits))
-    root.locator("[data-control=train]").click()
-    wait_for_step(root, 30)
-    assert pace(root).endswith(" · on the GPU")
-    page.workers[0].evaluate("gpu.device.destroy()")
-    root.page.wait_for_function(
-        "document.querySelector('[data-part=pace]').innerText.endsWith(' on one core of the processor, as the GPU failed')"
-    )
-    reached = step(root)
-    assert reached >= 30
-    wait_for_step(root, reached + 30)
-    root.locator("[data-control=again]").click()  # a new run asks anew
-    root.page.wait_for_function("document.querySelector('[data-part=pace]').innerText.endsWith(' on the GPU')")
-
-
-def test_a_kernel_that_is_refused_leaves_the_training_to_the_processor(opened, software, few_digits, monkeypatch):
-    software(steps=3)
-    source = joined("trainer_worker")
-    assert source.count("var along = 0.0;") == 1
-    monkeypatch.setattr(learn, "joined", lambda entry: source.replace("var along = 0.0;", "var along = none;"))
-    view = train_in_browser(few_digits)
-    page, root = opened(view)
-    train_to_the_end(root)
-    assert step(root) == 3 and pace(root).endswith(" · on one core of the processor, as the GPU failed")
-    expect_answers(root, view)
