@@ -1,8 +1,8 @@
 // What trainer_gpu.js runs on a GPU, in WGSL, the language of WebGPU: layers, loss and optimiser as in trainer.js.
 //
 // A kernel is what every thread does; id tells a thread which one it is, and for which image (z). `takes` is what a
-// kernel is told, as p: whole numbers, most of them places in the one buffer `m` in which all numbers lie; place 0 stands
-// for none.
+// kernel is told, as p: whole numbers, most of them places in the one buffer `m` in which all numbers lie; place 0
+// stands for none.
 
 // Each returns GELU of z, and its slope; as fillTanhGelu and fillErfGelu.
 const GELU = {

@@ -162,7 +162,7 @@ export function learn(model, root) {
     pace.textContent =
       `step ${grouped(run.done)} of ${grouped(run.steps)} · epoch ${epoch} · ${seconds} s` +
       (run.pace ? ` · ${grouped(Math.round(run.pace))} images a second` : "") +
-      ` · ${PLACES[run.place]}`;
+      (run.place ? ` · ${PLACES[run.place]}` : "");
     const { tokens_mlp_dim, hidden_dim, num_blocks } = run.config;
     parts.caption.textContent =
       `A Mixer with ${num_blocks} blocks, ${hidden_dim} channels and ${grouped(run.values.length)} weights, trained ` +

@@ -11,7 +11,7 @@ const NEWS_EVERY = 200; // milliseconds
 let data = null;
 let trainer = null;
 let gpu = null; // which takes the trainer's steps, or null
-let place = null; // where they are taken: "gpu", "core", or "failed": on the core, as the GPU failed
+let place = null; // where they are taken: "gpu", "core", or "failed", on the core as the GPU failed; null: not known yet
 let run = null; // its number, which all news of it carry
 let running = false;
 let news = null; // what has come since the last: losses, images trained on, milliseconds that took, an evaluation
@@ -55,18 +55,18 @@ async function beginRun(told) {
   trainer = new Trainer(told.config, data, told.settings);
   worked = 0;
   news = nothingNew();
+  place = null;
+  await report(); // what there is to see; a GPU takes its time to get ready
   await askForGpu(told.settings);
-  await withGpu(report);
+  await report();
 }
 
 async function askForGpu(settings) {
   let device = null;
-  place = "core";
   try {
     device = await gpuDevice(settings.software_gpu);
-    if (!device) return;
-    gpu = await GpuTrainer.of(trainer, device);
-    place = "gpu";
+    gpu = device && (await GpuTrainer.of(trainer, device));
+    place = gpu ? "gpu" : "core";
   } catch {
     device?.destroy();
     place = "failed";
@@ -115,7 +115,7 @@ async function step() {
   const trained = performance.now();
   if (trainer.done < trainer.steps) await (gpu ?? trainer).step(); // else the GPU failed at the evaluation only
   const evaluated = isEvaluated(trainer.done);
-  const due = evaluated || performance.now() - sent > NEWS_EVERY;
+  const due = evaluated || news.evaluation || performance.now() - sent > NEWS_EVERY;
   if (due) await collect();
   news.images += trainer.settings.batch_size;
   news.milliseconds += performance.now() - trained;

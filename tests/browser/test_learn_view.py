@@ -53,6 +53,7 @@ def test_it_trains_to_the_end_and_shows_what_was_learnt(opened, view):
 
     # The switch shows the maps of the start in the same places; the block is that of the slider.
     root.locator("[data-trait=before]").check()
+    page.evaluate(FRAMES)
     assert "before training" in part(root, "maps").get_attribute("aria-label")
     shown = maps_shown(root, view, 7)
     assert (shown != after).mean() > 0.5
