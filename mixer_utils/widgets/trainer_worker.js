@@ -82,7 +82,6 @@ async function withGpu(task) {
     gpu.leave();
     gpu = null;
     place = "failed";
-    news = nothingNew();
     await task();
   }
 }
