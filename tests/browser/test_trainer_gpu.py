@@ -134,20 +134,22 @@ def test_a_run_can_be_repeated_exactly_and_nobody_who_looks_at_it_changes_it(run
         const trainer = trainerOf(config, data, settings);
         const gpu = await GpuTrainer.of(trainer, await gpuDevice(true));
         const losses = [];
+        let most = 0;
         gpu.slots = 4; // fewer than there are steps
         for (let i = 0; i < 14; i++) {{
           await gpu.step();
+          most = Math.max(most, gpu.slot);
           if (looks && i % 5 === 2) await gpu.evaluate();
           if (looks && i % 6 === 4) losses.push(...(await gpu.read()));
         }}
         losses.push(...(await gpu.read()));
-        runs.push({{ losses, values: trainer.net.values }});
+        runs.push({{ losses, values: trainer.net.values, most }});
         gpu.leave();
       }}
       return runs;
     }}"""
     plain, looked = run(script, *arguments(few))
-    assert plain == looked and len(plain["losses"]) == 14
+    assert plain == looked and len(plain["losses"]) == 14 and plain["most"] == 4
 
 
 def test_where_the_gpu_is_left_the_trainer_goes_on_from_what_was_read_last(run, few):
