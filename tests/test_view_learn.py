@@ -66,7 +66,7 @@ def test_levels_are_the_nearest_ones_and_an_odd_pixel_is_kept():
 
 
 def test_the_configurations_are_a_mixer_s(view):
-    assert list(view.data["configs"]) == ["7", "4"] and view.patch_size == 7
+    assert list(view.data["configs"]) == ["7", "4", "2"] and view.patch_size == 7
     for size, config in view.data["configs"].items():
         model = MlpMixer(**config)
         assert model.config == config and model.image_shape == (1, 28, 28) and config["patch_size"] == int(size)
@@ -94,14 +94,14 @@ def test_patches_that_do_not_fit_are_not_offered(few_digits):
         return Split(split.images[:, :, :24, :20], split.labels)
 
     view = train_in_browser(dataclasses.replace(few_digits, train=cropped(few_digits.train)))
-    assert view.data["patch_sizes"] == [4] and view.patch_size == 4 and view.levels("train").shape[1:] == (24, 20)
+    assert view.data["patch_sizes"] == [4, 2] and view.patch_size == 4 and view.levels("train").shape[1:] == (24, 20)
 
 
 def test_what_cannot_be_trained_on_is_said_in_one_sentence(few_digits, monkeypatch):
     with pytest.raises(ValueError, match=r"^This view trains on a Dataset that is in memory, not on a list: give "):
         train_in_browser([1])
     colour = Split(few_digits.train.images.expand(-1, 3, -1, -1), few_digits.train.labels)
-    with pytest.raises(ValueError, match=r"multiples of 4 or of 7, digits has images \(3, 28, 28\): give "):
+    with pytest.raises(ValueError, match=r"even or multiples of 7, digits has images \(3, 28, 28\): give "):
         train_in_browser(dataclasses.replace(few_digits, train=colour))
     odd = Split(few_digits.train.images[:, :, :25], few_digits.train.labels)
     with pytest.raises(ValueError, match=r"digits has images \(1, 25, 28\): give "):
@@ -123,7 +123,7 @@ def test_evenly_takes_what_the_smallest_class_has():
 
 
 @pytest.mark.parametrize("trait, value, message", [
-    ("block", 2, "block is 2: it must be from 0 to 1."), ("patch_size", 5, "patch_size is 5: it must be 7 or 4."),
+    ("block", 2, "block is 2: it must be from 0 to 1."), ("patch_size", 5, "patch_size is 5: it must be 7, 4 or 2."),
     ("seed", -1, "seed is -1: it must be from 0 to 2147483647."),
 ])  # fmt: skip
 def test_a_trait_out_of_range_is_refused(view, trait, value, message):

@@ -66,7 +66,7 @@ def declares(name, text):
     """Whether a name is also that of something local: a constant, a method, or what a function is given."""
     constant = rf"\b(?:const|let)\b[^;=]*\b{name}\b|,\s*{name} =[^=]"
     given = rf"\([^()]*\b{name}\b[^()]*\)\s*(?:=>|\{{)"
-    method = rf"^  {name}\([^()]*\) \{{"
+    method = rf"^  (?:static )?(?:async )?{name}\([^()]*\) \{{"
     return re.search(f"{constant}|{given}|{method}", text, re.MULTILINE) is not None
 
 
@@ -92,6 +92,7 @@ def test_every_name_of_another_module_is_imported(name):
 def test_a_use_without_an_import_is_noticed():
     assert uses("signed", code("const text = `a ${signed(1)} b`; // signed")) and uses("units", "f(...units)")
     assert not uses("signed", code('const text = "signed" + this.signed; const o = { signed: 1 }; /* signed */'))
+    assert declares("step", "class A {\n  async step() {") and not declares("step", "step();")
     assert declares("left", "const [left, right] = [1, 2];") and not declares("left", "const a = left(1);")
 
 

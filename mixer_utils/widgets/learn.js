@@ -8,6 +8,11 @@ import { grouped } from "./training.js";
 
 const SPOKEN_EVERY = 5000; // milliseconds between two sentences for those who listen to the view
 const SHOWN_MISTAKES = 10;
+const PLACES = { // of the training, as the worker names them
+  gpu: "on the GPU",
+  core: "on one core of the processor",
+  failed: "on one core of the processor, as the GPU failed",
+};
 
 export function learn(model, root) {
   const data = model.get("data");
@@ -53,7 +58,8 @@ export function learn(model, root) {
   const parts = frame(root, { controls, panels });
 
   function patchText(size) {
-    return `${size} × ${size} pixels (${H / size} × ${W / size} patches)`;
+    const slow = size < 4 ? ", slow without a GPU" : "";
+    return `${size} × ${size} pixels (${H / size} × ${W / size} patches${slow})`;
   }
 
   // --- the run ---
@@ -92,7 +98,8 @@ export function learn(model, root) {
   function hear(news) {
     if (news.run !== run.number) return; // of a run that was given up
     const { losses: more, evaluation, images, milliseconds } = news;
-    for (const name of ["shapes", "values", "done", "steps", "stepsPerEpoch", "worked"]) run[name] = news[name];
+    const told = ["shapes", "values", "done", "steps", "stepsPerEpoch", "worked", "place"];
+    for (const name of told) run[name] = news[name];
     run.first ||= news.values;
     run.losses.push(...more);
     if (images) run.pace = (1000 * images) / milliseconds;
@@ -154,7 +161,8 @@ export function learn(model, root) {
     const epoch = Math.floor(run.done / run.stepsPerEpoch);
     pace.textContent =
       `step ${grouped(run.done)} of ${grouped(run.steps)} · epoch ${epoch} · ${seconds} s` +
-      (run.pace ? ` · ${grouped(Math.round(run.pace))} images a second` : "");
+      (run.pace ? ` · ${grouped(Math.round(run.pace))} images a second` : "") +
+      (run.place ? ` · ${PLACES[run.place]}` : "");
     const { tokens_mlp_dim, hidden_dim, num_blocks } = run.config;
     parts.caption.textContent =
       `A Mixer with ${num_blocks} blocks, ${hidden_dim} channels and ${grouped(run.values.length)} weights, trained ` +

@@ -1,4 +1,7 @@
-"""View 6: a small Mixer that the browser trains from scratch. The front-end is learn.js, the arithmetic trainer.js."""
+"""View 6: a small Mixer that the browser trains from scratch. The front-end is learn.js, the arithmetic trainer.js.
+
+Where the browser gives a GPU, trainer_gpu.js does the same there.
+"""
 
 import numpy as np
 import traitlets
@@ -15,9 +18,10 @@ from mixer_utils.widgets.front_end import joined
 MOST_IMAGES = {"train": 5000, "held_out": 1000}
 LEVELS = 16  # of grey: 4 bits
 NUM_BLOCKS = 2
-MODELS = {  # by patch size: so small that a browser trains them in a minute on one core
+MODELS = {  # by patch size: so small that a browser trains all but the last in a minute on one core
     7: dict(hidden_dim=48, tokens_mlp_dim=36, channels_mlp_dim=96),
     4: dict(hidden_dim=32, tokens_mlp_dim=36, channels_mlp_dim=64),
+    2: dict(hidden_dim=32, tokens_mlp_dim=36, channels_mlp_dim=64),
 }
 SETTINGS = {"batch_size": 25, "steps": 1000, "warmup": 0.05, "weight_decay": 0.1, "shift": 1}
 RATES = [0.001, 0.003, 0.006, 0.01, 0.03]  # the learning rates to choose from
@@ -26,11 +30,12 @@ RATES = [0.001, 0.003, 0.006, 0.01, 0.03]  # the learning rates to choose from
 def train_in_browser(data=None):
     """Train a small Mixer in the browser, from random weights, and watch its token-mixing maps form.
 
-    data: a Dataset of grey images in memory whose sides are multiples of 4 or of 7, by default MNIST, or scikit-learn's
+    data: a Dataset of grey images in memory whose sides are even or multiples of 7, by default MNIST, or scikit-learn's
     digits where that cannot be had, which a printed line then says. Sent are 5,000 training images at most and 1,000
     held-out ones, with as many of each class, in 16 levels of grey: from what ``train`` trains on and from what it
-    validates on, never from the test images. Nothing comes back: the weights stay in the page, where the view's element
-    gives them, ``trained()``. Raises ValueError for other data, for too few images and for too large ones.
+    validates on, never from the test images. It trains on the GPU where the browser gives one, by WebGPU, else on one
+    core of the processor. Nothing comes back: the weights stay in the page, where the view's element gives them,
+    ``trained()``. Raises ValueError for other data, for too few images and for too large ones.
     """
     return LearnView(load_dataset("mnist", fallback="digits") if data is None else data)
 
@@ -75,7 +80,8 @@ class LearnView(View):
     def check_patch_size(self, proposal):
         sizes = self.data["patch_sizes"]
         if proposal["value"] not in sizes:
-            raise traitlets.TraitError(f"patch_size is {proposal['value']}: it must be {' or '.join(map(str, sizes))}.")
+            choice = " or ".join(", ".join(map(str, sizes)).rsplit(", ", 1))
+            raise traitlets.TraitError(f"patch_size is {proposal['value']}: it must be {choice}.")
         return proposal["value"]
 
     @traitlets.validate("seed")
@@ -119,7 +125,7 @@ def fitting_patch_sizes(data):
     sizes = [size for size in MODELS if height % size == width % size == 0]
     if channels != 1 or not sizes:
         raise ValueError(
-            f"This view trains on grey images whose sides are multiples of 4 or of 7, {data.name} has images "
+            f"This view trains on grey images whose sides are even or multiples of 7, {data.name} has images "
             f"{data.image_shape}: give load_dataset('mnist') or data like it."
         )
     return sizes

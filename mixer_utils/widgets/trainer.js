@@ -15,8 +15,8 @@ function matrix(values, rows, columns) {
 }
 
 /** The same numbers with rows and columns exchanged; nothing is copied. */
-function transposed({ values, rows, columns, down, right }) {
-  return { values, rows: columns, columns: rows, down: right, right: down };
+export function transposed(M) {
+  return { ...M, rows: M.columns, columns: M.rows, down: M.right, right: M.down };
 }
 
 const DEPTH = 128; // rows and columns multiplied at a time: so many stay in the processor's nearest memory
@@ -524,17 +524,23 @@ export class AdamW {
     this.steps = 0;
   }
 
+  /** What the next step's numbers have in common: its size, what both means lack, what is kept of a weight. */
+  nextStep(learningRate) {
+    const [beta1, beta2] = this.betas;
+    this.steps += 1;
+    const size = learningRate / (1 - beta1 ** this.steps); // both means start at zero, which is made up for
+    return { size, root: Math.sqrt(1 - beta2 ** this.steps), kept: 1 - learningRate * this.weightDecay };
+  }
+
   step(learningRate) {
     const { net, mean, square, epsilon } = this;
     const [beta1, beta2] = this.betas;
-    this.steps += 1;
+    const { size, root, kept } = this.nextStep(learningRate);
     for (const [name, shape] of net.shapes) {
       if (shape.length === 1) continue;
       const weight = net.weights[name];
-      for (let i = 0; i < weight.length; i++) weight[i] *= 1 - learningRate * this.weightDecay;
+      for (let i = 0; i < weight.length; i++) weight[i] *= kept;
     }
-    const size = learningRate / (1 - beta1 ** this.steps); // both means start at zero, which is made up for
-    const root = Math.sqrt(1 - beta2 ** this.steps);
     for (let i = 0; i < mean.length; i++) {
       const slope = net.gradient[i];
       mean[i] += (1 - beta1) * (slope - mean[i]);
@@ -572,6 +578,7 @@ export class Trainer {
     this.stepsPerEpoch = Math.floor(this.order.length / settings.batch_size);
     this.steps = settings.steps;
     this.done = 0; // steps
+    this.losses = [];
   }
 
   /** The learning rate of the next step: it rises linearly while it warms up, then falls linearly to zero. */
@@ -585,37 +592,53 @@ export class Trainer {
   /** The next batch, forward, backward, a step of the optimiser: the batch's mean loss before that step. */
   step() {
     const images = this.settings.batch_size;
-    const place = this.done % this.stepsPerEpoch;
-    if (place === 0) this.random.shuffle(this.order); // a new epoch
-    const batch = this.order.slice(place * images, (place + 1) * images);
-    this.load(this.data.train, batch, this.settings.shift);
+    this.loadNext();
     const logits = this.net.forward(this.patches, images);
     const loss = crossEntropy(logits, this.labels, images, this.classes, this.dLogits, this.called);
     this.net.backward(this.dLogits, images);
     this.optimizer.step(this.learningRate());
     this.done += 1;
+    this.losses.push(loss);
     return loss;
+  }
+
+  /** The losses since this was asked last. */
+  read() {
+    return this.losses.splice(0);
   }
 
   /** The answers for all images held out, the share that is right, and the mean loss. */
   evaluate() {
-    const { levels, labels } = this.data.held_out;
+    const { labels } = this.data.held_out;
     const answers = new Int16Array(labels.length);
     let loss = 0;
     let right = 0;
     for (let start = 0; start < labels.length; start += this.settings.batch_size) {
-      const end = Math.min(start + this.settings.batch_size, labels.length);
-      const batch = Array.from({ length: end - start }, (_, i) => start + i);
-      this.load({ levels, labels }, batch, 0);
-      const logits = this.net.forward(this.patches, batch.length);
-      const mean = crossEntropy(logits, this.labels, batch.length, this.classes, this.dLogits, this.called);
-      loss += (mean * batch.length) / labels.length;
-      for (let i = 0; i < batch.length; i++) {
+      const images = this.loadHeldOut(start);
+      const logits = this.net.forward(this.patches, images);
+      const mean = crossEntropy(logits, this.labels, images, this.classes, this.dLogits, this.called);
+      loss += (mean * images) / labels.length;
+      for (let i = 0; i < images; i++) {
         answers[start + i] = this.called[i];
         if (this.called[i] === this.labels[i]) right += 1;
       }
     }
     return { answers, accuracy: right / labels.length, loss };
+  }
+
+  /** The next batch of the run; every epoch has an order of its own. */
+  loadNext() {
+    const images = this.settings.batch_size;
+    const place = this.done % this.stepsPerEpoch;
+    if (place === 0) this.random.shuffle(this.order);
+    this.load(this.data.train, this.order.slice(place * images, (place + 1) * images), this.settings.shift);
+  }
+
+  /** The images held out from `start` on, a batch at most, none of them moved; how many they are. */
+  loadHeldOut(start) {
+    const count = Math.min(this.settings.batch_size, this.data.held_out.labels.length - start);
+    this.load(this.data.held_out, Array.from({ length: count }, (_, i) => start + i), 0);
+    return count;
   }
 
   /** Puts images into `patches`, each moved by chance by at most `shift` pixels each way, and their labels. */

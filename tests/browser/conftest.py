@@ -37,6 +37,8 @@ Fixtures:
               settings of its own. Notebooks lie in ``server.folder``; its kernels see this checkout's data, and
               download nothing.
 
+``gpu_page``  a page that has WebGPU, in a file whose ``browser_flags`` are GPU_FLAGS. Where Chromium gives none all the
+              same, its tests are skipped.
 ``opened``    a function: ``page, element = opened(view)`` shows a view without Jupyter, on a page of its own
               (``show_view(page, view, folder)`` does this on a page that is there).
 ``watched_page(browser, **context)`` is what ``page`` is made of, for fixtures that live longer than one test.
@@ -50,16 +52,22 @@ import contextlib
 import os
 
 import pytest
-from helpers import Server, launched, screenshot, show_view, watched_page
+from helpers import GPU_FLAGS, Server, launched, screenshot, show_view, watched_page
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser_flags():
+    """What else Chromium is started with; for a file to state."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def browser(browser_flags):
     """For one file, not for the whole run: while Playwright is on, this thread has a running event loop, and the
     notebooks that nbval runs later need one of their own."""
     with contextlib.ExitStack() as stack:
         try:
-            browser = stack.enter_context(launched())
+            browser = stack.enter_context(launched(browser_flags))
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             needed = os.environ.get("CI") or os.environ.get("MIXER_BROWSER")
@@ -68,6 +76,18 @@ def browser():
                 "`python -m playwright install chromium`), or name one by MIXER_BROWSER."
             )
         yield browser
+
+
+@pytest.fixture(scope="module")
+def gpu_page(browser, tmp_path_factory):
+    path = tmp_path_factory.mktemp("gpu") / "page.html"  # about:blank gets no WebGPU
+    path.write_text("<!doctype html><title>GPU</title>", encoding="utf-8")
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    if not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
+        pytest.skip(f"Chromium {browser.version} has no WebGPU with {' '.join(GPU_FLAGS)}: try a newer one.")
+    yield page
+    page.close()
 
 
 @pytest.fixture

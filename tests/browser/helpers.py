@@ -54,8 +54,12 @@ def browser_path():
     return path
 
 
+# WebGPU by SwiftShader, a GPU played by software.
+GPU_FLAGS = "--enable-unsafe-webgpu --use-webgpu-adapter=swiftshader --enable-features=Vulkan".split()
+
+
 @contextlib.contextmanager
-def launched():
+def launched(flags=()):
     """Chromium without a window, driven by Playwright.
 
     What is missing is told by whatever exception comes of it: no module, no program, no library that it needs.
@@ -64,7 +68,7 @@ def launched():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
         yield browser
         browser.close()
 

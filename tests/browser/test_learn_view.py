@@ -13,7 +13,7 @@ from check_learn import (
     trained,
     wait_for_step,
 )
-from helpers import FRAMES, screenshot, wait_until
+from helpers import FRAMES, screenshot, show_view, wait_until
 
 from mixer_utils.widgets import learn, train_in_browser
 from mixer_utils.widgets.front_end import joined
@@ -42,6 +42,7 @@ def test_it_trains_to_the_end_and_shows_what_was_learnt(opened, view):
     before = maps_shown(root, view, 7)
     train_to_the_end(root)
     images = view.data["train"]["labels"]["shape"][0]
+    assert part(root, "pace").inner_text().endswith(" images a second · on one core of the processor")
     assert step(root) == 40 and f"epoch {40 // (images // 25)} " in part(root, "pace").inner_text()
     expect_maps(root, view, 7, 0)
     expect_answers(root, view)
@@ -193,6 +194,18 @@ def test_on_a_phone_and_in_the_dark_nothing_is_wider_than_the_page(opened, view)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert page.outside == []
     screenshot(root, "view-learn-phone")
+
+
+def test_where_the_training_cannot_be_run_a_sentence_says_so(browser, few_digits, monkeypatch, tmp_path):
+    source = joined("trainer_worker")
+    broken = source.replace("  loadNext() {", "  loadNext() { throw new Error('on purpose');")
+    monkeypatch.setattr(learn, "joined", lambda entry: broken)
+    page = browser.new_page()  # one whose errors nobody watches
+    root = show_view(page, train_in_browser(few_digits), tmp_path)
+    button(root, "train").click()
+    wait_until(page, lambda: root.locator(".mixer-readout").inner_text().startswith("The training could not be run"))
+    assert broken != source and "Train" in button(root, "train").inner_text()
+    page.close()
 
 
 def test_a_seed_that_is_none_is_not_taken(opened, view):
