@@ -25,6 +25,7 @@ LONG = [
 ]
 
 os.environ["MIXER_EXERCISES"] = "0"  # what the tests answer is not the reader's progress
+os.environ["MIXER_CLAIMS"] = "strict"  # a claim that does not hold fails here; a reader only sees it
 os.environ["MIXER_WEIGHTS"] = "build/no-weights"  # notebook 09's saved outputs are those of the model that ships
 
 

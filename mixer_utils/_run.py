@@ -28,6 +28,7 @@ from mixer_utils._files import (
 )
 from mixer_utils.checkpoints import read_tensors, save_checkpoint, write_tensors
 from mixer_utils.evaluation import loss_and_accuracy
+from mixer_utils.recipes import Recipe
 from mixer_utils.snapshots import Snapshots
 
 
@@ -285,7 +286,8 @@ def fill(run):
     if "recipe" not in about or "history" not in about:
         raise TrainingError(f"{path} holds no run to go on with: give another out.")
     asked = {**run.identity["recipe"], **{key: run.identity[key] for key in ("seed", "data")}}
-    saved = {**about["recipe"], **{key: about.get(key) for key in ("seed", "data")}}
+    before = dataclasses.asdict(Recipe(""))  # what the recipes of an older version do not name
+    saved = {**before, **about["recipe"], **{key: about.get(key) for key in ("seed", "data")}}
     other = [f"{key} {saved.get(key)!r}, not {value!r}" for key, value in asked.items() if saved.get(key) != value]
     if other:
         longer = (

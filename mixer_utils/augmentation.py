@@ -14,6 +14,8 @@ from torch.nn import functional as F
 GRID = 5  # elastic deformation: the points, each way, that are moved by hand; the pixels between follow smoothly
 SHIFT_NUMBERS = 2
 AFFINE_NUMBERS = 6 + 2 * GRID**2
+FLIP_NUMBERS = 1
+ERASE_NUMBERS = 2
 
 
 def random_shift(images, most, numbers=None):
@@ -63,6 +65,31 @@ def random_affine(images, rotation=0.0, scale=0.0, shear=0.0, translation=0.0, e
         grid = grid + bend.permute(0, 2, 3, 1) / half
     moved = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return moved.round().to(images.dtype)
+
+
+def random_flip(images, chance, numbers=None):
+    """Mirror every image, left for right, with the given ``chance``.
+
+    Shape: (B, in_channels, H, W) -> the same. numbers: (B, 1), else drawn here.
+    """
+    numbers = torch.rand(len(images), FLIP_NUMBERS, device=images.device) if numbers is None else numbers
+    return torch.where(numbers.view(-1, 1, 1, 1) < chance, images.flip(-1), images)
+
+
+def random_erase(images, side, numbers=None):
+    """Set a square of ``side`` x ``side`` pixels of every image to zero; its centre may be any pixel.
+
+    Shape: (B, in_channels, H, W) -> the same. numbers: (B, 2), else drawn here: the centre, from the top (0) to the
+    bottom (1) and from left to right. Source: DeVries and Taylor, "Improved Regularization of Convolutional Neural
+    Networks with Cutout" (2017), https://arxiv.org/abs/1708.04552.
+    """
+    batch, _, height, width = images.shape
+    numbers = torch.rand(batch, ERASE_NUMBERS, device=images.device) if numbers is None else numbers
+    first = (numbers * torch.tensor([height, width], device=images.device)).long() - side // 2
+    rows, columns = (torch.arange(size, device=images.device) for size in (height, width))
+    rows = (rows >= first[:, :1]) & (rows < first[:, :1] + side)
+    columns = (columns >= first[:, 1:]) & (columns < first[:, 1:] + side)
+    return images.masked_fill((rows[:, :, None] & columns[:, None])[:, None], 0)
 
 
 def mixup(images, labels, num_classes, alpha, seed):

@@ -14,12 +14,14 @@ from pathlib import Path
 
 PROJECT = "mlp-mixer-tutorial"
 NOT_NEEDED = {"jupyter", "nbval"}  # by a notebook that is running already
+MINUTES = {"05": 3, "06": 2, "08": 4, "10": 2}  # to run them, measured on two CPU cores; the others: 1
 NEVER_CHANGED = {"torch", "torchvision", "numpy"}  # a hosted notebook's own fit its driver and each other
 
 
-def start(seed=0):
-    """Seed everything, pick the device and print one line: versions, device, expected minutes. Returns the device.
+def start(notebook="", seed=0):
+    """Seed everything, pick the device and print one line: versions, device, and the minutes of ``notebook``, "05" say.
 
+    Returns the device.
     Installs before that what is missing here; raises RuntimeError where it cannot.
     """
     install_missing()
@@ -30,13 +32,13 @@ def start(seed=0):
 
     torch.manual_seed(seed)
     device = pick_device()
-    minutes = "expect 1 min (08: 4, 05: 3, 06 and 10: 2)"  # as measured on two CPU cores
+    minutes = f"expect {MINUTES.get(notebook, 1)} min on two CPU cores"
     if device.type == "cpu":
         keep_freed_memory()
         where = f"CPU x {torch.get_num_threads()}"
     else:
         where = torch.cuda.get_device_name() if device.type == "cuda" else "Apple GPU"
-        minutes += "; a GPU has not been timed yet"
+        minutes += ", a GPU has not been timed yet"
     precision = "bfloat16" if gains_from_bf16(device) else "float32"
     version, python = torch.__version__.split("+")[0], ".".join(map(str, sys.version_info[:2]))
     print(f"mixer_utils {__version__} · torch {version} · Python {python} · {where}, {precision} · {minutes}")

@@ -14,8 +14,9 @@ class Recipe:
     ``learning_rate`` is the highest one reached; it rises linearly over the ``warmup`` share of all steps (or that many
     steps, from 1 on) and falls linearly to zero. ``optimizer`` is "muon" (Muon on the blocks' matrices, AdamW on the
     rest) or "adamw" (on all); ``momentum`` is Muon's. ``shift, translation, elastic`` are in pixels, ``rotation`` in
-    degrees, ``scale`` and ``shear`` are shares. ``mixup`` is the alpha of its Beta distribution. A ``clip_norm`` of 0
-    clips nothing. ``validation`` training images are held out and never trained on.
+    degrees, ``scale`` and ``shear`` are shares. ``flip`` is the chance of a mirror image, ``erase`` the side in pixels
+    of a square set to zero. ``mixup`` is the alpha of its Beta distribution. A ``clip_norm`` of 0 clips nothing.
+    ``validation`` training images are held out and never trained on.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Recipe:
     shear: float = 0.0
     translation: float = 0.0
     elastic: float = 0.0
+    flip: float = 0.0
+    erase: int = 0
     mixup: float = 0.0
     label_smoothing: float = 0.0
     stochastic_depth: float = 0.0

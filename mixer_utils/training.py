@@ -31,7 +31,17 @@ from mixer_utils._run import (
     save_model,
 )
 from mixer_utils._split_check import checked
-from mixer_utils.augmentation import AFFINE_NUMBERS, SHIFT_NUMBERS, mixup, random_affine, random_shift
+from mixer_utils.augmentation import (
+    AFFINE_NUMBERS,
+    ERASE_NUMBERS,
+    FLIP_NUMBERS,
+    SHIFT_NUMBERS,
+    mixup,
+    random_affine,
+    random_erase,
+    random_flip,
+    random_shift,
+)
 from mixer_utils.checkpoints import check_loadable
 from mixer_utils.data import Dataset, Split, load_dataset
 from mixer_utils.devices import autocast, fitting_threads, keep_freed_memory, pick_device, replayed, seed_draws
@@ -330,7 +340,7 @@ def batches(run, epoch):
     done = run.step - epoch * run.steps_per_epoch  # above 0 where a run goes on in the middle of an epoch
     torch.manual_seed(run.seed * 10_000 + epoch)
     order = torch.randperm(len(run.training))
-    numbers = torch.rand(len(run.training), SHIFT_NUMBERS + AFFINE_NUMBERS * any(recipe.affine.values()))
+    numbers = random_numbers(len(run.training), recipe)
     whole = order[: run.steps_per_epoch * run.batch_size].split(run.batch_size)
     shares = [processes.share(batch) for batch in whole[done:]]
     read = run.training.batches(shares, train=True)  # a folder's images draw their seed here
@@ -342,12 +352,23 @@ def batches(run, epoch):
         yield images, targets, labels
 
 
+def random_numbers(count, recipe):
+    """The random numbers of one epoch, a row an image, in the order shift, affine, flip, erase: only what is used."""
+    moved = torch.rand(count, SHIFT_NUMBERS + AFFINE_NUMBERS * any(recipe.affine.values()))
+    more = torch.rand(count, FLIP_NUMBERS + ERASE_NUMBERS) if recipe.flip or recipe.erase else moved[:, :0]
+    return torch.cat([moved, more], 1)
+
+
 def augment(images, labels, numbers, recipe, data, seed):
     """Images as the model gets them in training, normalised, and the targets of the loss: labels or shares of them."""
     if recipe.shift:
         images = random_shift(images, recipe.shift, numbers[:, :SHIFT_NUMBERS])
     if any(recipe.affine.values()):
-        images = random_affine(images, **recipe.affine, numbers=numbers[:, SHIFT_NUMBERS:])
+        images = random_affine(images, **recipe.affine, numbers=numbers[:, SHIFT_NUMBERS:][:, :AFFINE_NUMBERS])
+    if recipe.flip:
+        images = random_flip(images, recipe.flip, numbers[:, -ERASE_NUMBERS - FLIP_NUMBERS : -ERASE_NUMBERS])
+    if recipe.erase:
+        images = random_erase(images, recipe.erase, numbers[:, -ERASE_NUMBERS:])
     images = data.normalize(images)
     if recipe.mixup:
         return mixup(images, labels, len(data.class_names), recipe.mixup, seed)

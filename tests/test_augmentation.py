@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mixer_utils.augmentation import AFFINE_NUMBERS, GRID, mixup, random_affine, random_shift
+from mixer_utils.augmentation import AFFINE_NUMBERS, GRID, mixup, random_affine, random_erase, random_flip, random_shift
 
 
 @pytest.fixture
@@ -195,6 +195,31 @@ def test_changes_without_numbers_follow_torchs_seed(noise):
 
 
 # --- mixup -------------------------------------------------------------------------------------------------
+
+
+def test_an_image_is_mirrored_where_its_number_is_below_the_chance(noise):
+    images = noise(4)
+    flipped = random_flip(images, 0.5, torch.tensor([[0.0], [0.49], [0.5], [0.99]]))
+    assert torch.equal(flipped[:2], images[:2].flip(-1)) and torch.equal(flipped[2:], images[2:])
+    assert torch.equal(random_flip(images, 0.0), images)
+    assert torch.equal(random_flip(images, 1.0), images.flip(-1))
+
+
+def test_a_square_is_erased_around_its_centre_and_may_stand_over_the_edge(noise):
+    images = noise(3, height=12, width=20)
+    erased = random_erase(images, 4, torch.tensor([[0.5, 0.5], [0.0, 0.0], [0.999, 0.999]]))
+    expected = images.clone()
+    expected[0, :, 4:8, 8:12] = 0
+    expected[1, :, :2, :2] = 0
+    expected[2, :, 9:, 17:] = 0
+    assert torch.equal(erased, expected)
+    assert torch.equal(random_erase(images, 0), images)
+
+
+def test_every_pixel_is_erased_as_often_away_from_the_edges(noise):
+    share = (random_erase(noise(4000, 1), 8, drawn(4000, 2)) == 0).float().mean(0)[0]
+    assert (share[4:-4, 4:-4] - 64 / 28**2).abs().max() < 0.025  # four standard errors and a half
+    assert share[0, 0] < 0.5 * 64 / 28**2
 
 
 def test_mixup_blends_each_image_with_the_next_one_and_the_labels_by_the_same_share():

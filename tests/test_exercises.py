@@ -321,7 +321,8 @@ def test_where_there_is_a_kernel_a_click_on_a_button_is_a_guess(double, monkeypa
     ex.score("02.1", 3)
     buttons.value = None
     ex.score("02.1", 3)
-    assert capsys.readouterr().out == "Measured: 3, as you predicted.\nMeasured: 3.\n"
+    assert capsys.readouterr().out == "Measured: 3, as you predicted.\n"
+    assert shown[-1]["text/plain"] == "Measured: 3." and shown[-1]["text/html"].startswith("<details><summary>")
 
 
 def test_progress_tells_exercise_by_exercise_and_over_the_series(double, capsys):

@@ -213,7 +213,18 @@ def test_start_prints_one_line_of_versions_device_and_expected_minutes(machine, 
         f"Python {sys.version_info[0]}.{sys.version_info[1]}",
     ]
     assert re.fullmatch(told, where)
-    assert re.fullmatch(r".*\d min.*\n", minutes)
+    assert re.fullmatch(r".*\b1 min.*\n", minutes)
+
+
+def test_the_first_line_says_the_minutes_of_its_own_notebook_as_the_map_in_00_does(monkeypatch, capsys):
+    on_a_machine(monkeypatch)
+    (first,) = (ROOT / "notebooks").glob("00_*.ipynb")
+    text = "\n".join(cell.source for cell in nbformat.read(first, as_version=4).cells)
+    rows = re.findall(r"^\| \[?(\d\d) · .*\| (\d+) \|$", text, flags=re.MULTILINE)
+    assert len(rows) == len(list((ROOT / "notebooks").glob("*.ipynb")))
+    for number, minutes in rows:
+        start(number)
+        assert f"expect {minutes} min" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("host, menu", [("Colab", "Runtime > Change runtime type > T4 GPU"),
@@ -229,7 +240,7 @@ def test_start_seeds_everything(monkeypatch, capsys):
     on_a_machine(monkeypatch)
     drawn = []
     for seed in (7, 7, 8):
-        start(seed)
+        start(seed=seed)
         drawn.append(torch.rand(3))
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     start()

@@ -15,6 +15,14 @@ def test_a_shape_that_is_as_it_should_be_is_printed(capsys):
     assert capsys.readouterr().out == "2 x 49 x 16\n3\na single number\n"
 
 
+def test_a_shape_is_printed_with_the_names_of_its_axes(capsys):
+    check_shape(torch.zeros(2, 49, 16), "tokens", B=2, S=49, C=16)
+    assert capsys.readouterr().out == "tokens: B 2 x S 49 x C 16\n"
+    with pytest.raises(ValueError) as error:
+        check_shape(torch.zeros(2, 49, 16), "tokens", B=2, C=16, S=49)
+    assert_told(error.value, "shape (2, 49, 16);", "(2, 16, 49) was expected")
+
+
 @pytest.mark.parametrize("expected", [(2, 16, 49), (2, 49), (49, 16), ()])
 def test_another_shape_stops_with_both(expected, capsys):
     with pytest.raises(ValueError) as error:
@@ -26,10 +34,21 @@ def test_another_shape_stops_with_both(expected, capsys):
 def test_a_claim_that_holds_says_true(capsys, mnist):
     claim("at least 98.34 %", torch.tensor(0.99) >= 0.9834, mnist)
     claim("two and two make four", True)
-    assert capsys.readouterr().out == "at least 98.34 %: True\ntwo and two make four: True\n"
+    claim("at least 98.34 %", True, mnist, measured=f"{0.99:.2%}")
+    assert capsys.readouterr().out == (
+        "at least 98.34 %: True\ntwo and two make four: True\nat least 98.34 %: True (measured: 99.00%)\n"
+    )
 
 
-def test_a_claim_that_does_not_hold_says_false_and_stops(capsys, mnist):
+def test_a_claim_that_does_not_hold_is_told_to_a_reader_and_stops_nothing(capsys, mnist, monkeypatch):
+    monkeypatch.delenv("MIXER_CLAIMS")
+    claim("at least 98.34 %", False, mnist, measured="98.00%")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "at least 98.34 %: False (measured: 98.00%)"
+    assert_told(second, "If you changed nothing", "report it")
+
+
+def test_in_the_tests_a_claim_that_does_not_hold_stops(capsys, mnist):
     for data in (mnist, None):
         with pytest.raises(AssertionError) as error:
             claim("at least 98.34 %", torch.tensor(0.98) >= 0.9834, data)
@@ -90,3 +109,18 @@ def test_a_picture_that_cannot_be_used_gets_its_sentence_and_other_errors_stay_e
 def test_without_a_kernel_a_text_stands_for_the_button(capsys):
     ask_for_picture(None)
     assert "upload button" in capsys.readouterr().out
+
+
+def test_what_is_folded_is_the_bare_text_outside_a_notebook_and_opens_by_a_click_within(capsys, monkeypatch):
+    notebook.show_folded("What was measured", "Measured: 2.")
+    assert capsys.readouterr().out == "Measured: 2.\n"
+    monkeypatch.setattr(notebook, "has_kernel", lambda: True)
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+    notebook.show_folded("What was <measured>", "Measured: 2.")
+    assert shown == [
+        {
+            "text/html": "<details><summary>What was &lt;measured&gt;</summary>Measured: 2.</details>",
+            "text/plain": "Measured: 2.",
+        }
+    ]

@@ -1,5 +1,6 @@
 """What the project says about itself is true: its dependencies, its address, its commands, its results and figures."""
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 import mixer_utils
-from mixer_utils import CONFIGS, RECIPES, mixing
+from mixer_utils import CONFIGS, RECIPES, Recipe, mixing
 from mixer_utils.checkpoints import PRETRAINED
 
 ROOT = Path(__file__).parent.parent
@@ -46,11 +47,11 @@ OF_A_RECIPE = [path.stem for path in RESULTS if '"recipe": {' in path.read_text(
 @pytest.mark.parametrize("name", sorted(set(OF_A_RECIPE) - {"quick-gpu"}))
 def test_results_were_measured_with_today_s_recipe(name):
     found = json.loads((ROOT / "results" / f"{name}.json").read_text())
-    assert found["recipe"] == vars(RECIPES[found["recipe"]["name"]])
+    assert Recipe(**found["recipe"]) == RECIPES[found["recipe"]["name"]]
 
 
 def test_the_shipped_model_was_trained_with_today_s_recipe_and_stays_small():
-    assert mixer_utils.load_pretrained("mnist").about["recipe"] == vars(RECIPES["full"])
+    assert Recipe(**mixer_utils.load_pretrained("mnist").about["recipe"]) == RECIPES["full"]
     assert PRETRAINED["mnist"].stat().st_size <= 3e6
 
 
@@ -61,7 +62,7 @@ def test_the_shipped_model_was_trained_with_today_s_recipe_and_stays_small():
 def test_a_shipped_14x14_model_is_the_one_that_was_measured(name, result, seed):
     measured = json.loads((ROOT / "results" / f"{result}.json").read_text())
     model, found = mixer_utils.load_pretrained(name), measured["runs"][seed]
-    assert model.about["recipe"] == vars(RECIPES["mixing"]) | {"dataset": measured["dataset"]}
+    assert Recipe(**model.about["recipe"]) == dataclasses.replace(RECIPES["mixing"], dataset=measured["dataset"])
     assert model.about["seed"] == found["seed"] == seed and PRETRAINED[name].stat().st_size <= 3e6
     for maps, block in zip(mixing.unit_maps(model), found["structure"]["trained"], strict=True):
         assert mixing.morans_i(maps[0], (14, 14)).mean() == pytest.approx(block["reads"]["morans_i"], abs=1e-6)

@@ -35,6 +35,7 @@ from mixer_utils import (
 )
 from mixer_utils._processes import Processes
 from mixer_utils._run import at_the_same_step
+from mixer_utils.augmentation import random_erase, random_flip
 from mixer_utils.checkpoints import read_tensors
 from mixer_utils.data import DataError
 from mixer_utils.training import TrainingError, changed, hold_out, loss_and_accuracy
@@ -966,3 +967,22 @@ def test_a_folder_is_refused_for_a_model_that_cannot_be_saved_before_it_is_train
     with pytest.raises(ValueError, match="^out= saves an MlpMixer, and this model is a Sequential: "):
         run(model=model, out=tmp_path)
     assert files(tmp_path) == []
+
+
+def test_flips_and_erased_squares_leave_the_other_random_numbers_as_they_are(mnist):
+    images, labels = mnist.train.images[:64], mnist.train.labels[:64]
+    recipe = dataclasses.replace(RECIPES["full"], shift=2)
+    more = dataclasses.replace(recipe, flip=0.5, erase=8)
+    torch.manual_seed(0)
+    numbers = training.random_numbers(64, recipe)
+    torch.manual_seed(0)
+    with_more = training.random_numbers(64, more)
+    assert torch.equal(with_more[:, : numbers.shape[1]], numbers)
+    plain, _ = training.augment(images, labels, numbers, recipe, mnist, 0)
+    found, _ = training.augment(images, labels, with_more, more, mnist, 0)
+    own = with_more[:, numbers.shape[1] :]
+    zero = mnist.normalize(torch.zeros(1, 1, 1, 1, dtype=torch.uint8)).item()
+    expected = random_flip(plain, 0.5, own[:, :1])
+    square = random_erase(torch.ones_like(expected), 8, own[:, 1:]) == 0
+    assert torch.equal(found, expected.masked_fill(square, zero))
+    assert 0.3 < (own[:, 0] < 0.5).float().mean() < 0.7

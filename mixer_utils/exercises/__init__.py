@@ -12,7 +12,7 @@ import inspect
 from mixer_utils.exercises import catalogue, record
 from mixer_utils.exercises.exercise import Exercise, Finding, diagnose
 from mixer_utils.exercises.shelter import Stopped, sheltered
-from mixer_utils.notebook import show_widget
+from mixer_utils.notebook import show_folded, show_widget
 
 __all__ = ["Exercise", "check", "hint", "predict", "progress", "score", "solution"]
 
@@ -129,11 +129,11 @@ def show_guess(number, choices, guess, text):
         buttons.observe(lambda change: record.note("predictions", number, guess=change["new"]), "value")
         return buttons
 
-    show_widget(build, text)
+    show_folded, show_widget(build, text)
 
 
 def score(number, measured):
-    """Print which of the choices was measured, and whether it had been predicted.
+    """Show which of the choices was measured, and whether it had been predicted; folded away where it had not.
 
     Raises ValueError for a measurement that is not among the choices.
     """
@@ -143,7 +143,7 @@ def score(number, measured):
     measured = int(measured)
     guess = record.note("predictions", number, measured=measured).get("guess")
     if guess is None:
-        print(f"Measured: {measured}.")
+        show_folded(f"What was measured for {number}", f"Measured: {measured}.")
     elif guess == measured:
         print(f"Measured: {measured}, as you predicted.")
     else:
