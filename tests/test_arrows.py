@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).parent.parent / "mixer_utils"
 ORDER = """
     _files _threads _file_kinds _pictures photograph _image_folder data _split_check augmentation recipes
     _departures model baselines mixing resolution devices _processes optimizers checkpoints official published
-    snapshots evaluation _run training plotting diagrams notebook exercises widgets first_cell __main__
+    snapshots evaluation _run training plotting diagrams drawings notebook exercises widgets first_cell __main__
 """.split()
 ROOMS = {
+    "drawings": [*sorted(path.stem for path in (PACKAGE / "drawings").glob("nb*.py")), "__init__"],
     "exercises": "exercise catalogue cells record shelter solutions grading __init__".split(),
     "widgets": "front_end base mixing influence digit embedding training learn network __init__ page".split(),
 }
