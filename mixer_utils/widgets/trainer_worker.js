@@ -7,6 +7,7 @@ import { Trainer, unpackLevels } from "./trainer.js";
 import { GpuTrainer, gpuDevice } from "./trainer_gpu.js";
 
 const NEWS_EVERY = 200; // milliseconds
+const TRIED = 3; // steps: the last one's loss depends on every gradient of those before
 
 let data = null;
 let trainer = null;
@@ -57,19 +58,40 @@ async function beginRun(told) {
   news = nothingNew();
   place = null;
   await report(); // what there is to see; a GPU takes its time to get ready
-  await askForGpu(told.settings);
+  await askForGpu(told);
   await report();
 }
 
-async function askForGpu(settings) {
+async function askForGpu(told) {
   let device = null;
   try {
-    device = await gpuDevice(settings.software_gpu);
+    await tryGpu(told);
+    device = await gpuDevice(told.settings.software_gpu);
     gpu = device && (await GpuTrainer.of(trainer, device));
     place = gpu ? "gpu" : "core";
   } catch {
     device?.destroy();
     place = "failed";
+  }
+}
+
+/** No GPU is believed unseen: throws where the losses of its first steps are not the processor's. */
+async function tryGpu({ config, settings }) {
+  const device = await gpuDevice(settings.software_gpu);
+  if (!device) return;
+  const trial = new Trainer(config, data, settings);
+  const here = new Trainer(config, data, settings);
+  try {
+    const there = await GpuTrainer.of(trial, device);
+    for (let step = 0; step < TRIED; step++) {
+      await there.step();
+      here.step();
+    }
+    const losses = await there.read();
+    const right = here.read().every((loss, i) => Math.abs(losses[i] - loss) < 1e-3 * loss);
+    if (!right) throw new Error("The GPU counts otherwise than the processor.");
+  } finally {
+    device.destroy();
   }
 }
 

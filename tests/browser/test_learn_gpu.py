@@ -75,11 +75,12 @@ def test_a_run_whose_gpu_is_lost_goes_on_without(opened, software, few_digits):
     wait_until(page, lambda: pace(root).endswith(" · on the GPU"))
 
 
-def test_a_kernel_that_is_refused_leaves_the_training_to_the_processor(opened, software, few_digits, monkeypatch):
+@pytest.mark.parametrize("wrong", ["var along = none;", "var along = 0.1;"], ids=["is refused", "counts wrongly"])
+def test_a_kernel_that_fails_leaves_the_training_to_the_processor(wrong, opened, software, few_digits, monkeypatch):
     software(steps=3)
     source = joined("trainer_worker")
     assert source.count("var along = 0.0;") == 1
-    monkeypatch.setattr(learn, "joined", lambda entry: source.replace("var along = 0.0;", "var along = none;"))
+    monkeypatch.setattr(learn, "joined", lambda entry: source.replace("var along = 0.0;", wrong))
     view = train_in_browser(few_digits)
     page, root = opened(view)
     train_to_the_end(root)
