@@ -83,7 +83,7 @@ def patch_embedding(image=None):
     picture, ax = canvas(8, 4.3, (
         "Patch embedding: a picture of a digit is cut into 4 by 4 patches, taken in row order, and one linear map with "
         "the same weights for every patch turns each of them into C numbers. The result is a table of S = 16 tokens, "
-        "one a row, with C columns. Patch 6 is outlined at each stage."))  # fmt: skip
+        "one a row, with C columns. Patch 5, counted from 0, is outlined at each stage."))  # fmt: skip
     image = digit(image)
     patches = [part for row in np.split(image, SIDE) for part in np.split(row, SIDE, axis=1)]
     pitch, top = 0.215, 3.98
@@ -98,12 +98,14 @@ def patch_embedding(image=None):
     grid(ax, 6.86, middle, 8 * pitch, 16, 8, lambda i, j: tint(BLUE, 0.4 + 0.38 * tokens[i, j]))
     for i, patch in enumerate(patches):
         y = top - pitch * (i + 0.5)
-        write(ax, 3.18, y, str(i + 1), 9, ha="right")
+        write(ax, 3.18, y, str(i), 9, ha="right")
         show(ax, 3.36, y, 0.185, patch, image)
         arrow(ax, (3.5, y), (3.92, y))
         arrow(ax, (5.48, y), (5.94, y))
-    sixth, row = middle + 0.25, top - pitch * 5.5  # where patch 6 lies: second row, second column
-    for x, y, width, height in [(1.15, sixth, 0.46, 0.46), (3.36, row, 0.185, 0.185), (6.86, row, 8 * pitch, pitch)]:
+    y_image, y_token = middle + 0.25, top - pitch * 5.5  # of patch 5, counted from 0: second row, second column
+    for x, y, width, height in [
+        (1.15, y_image, 0.46, 0.46), (3.36, y_token, 0.185, 0.185), (6.86, y_token, 8 * pitch, pitch),
+    ]:  # fmt: skip
         corner = (x - width / 2, y - height / 2)
         ax.add_patch(Rectangle(corner, width, height, fc="none", ec=BLUE, lw=2.5, zorder=5))
 

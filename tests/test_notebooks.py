@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from mixer_utils import model
 
@@ -23,7 +24,8 @@ NAMES = ["00_start_here", "01_patch_embedding", "02_token_mixing", "03_channel_m
          "05_training", "06_evaluation", "07_mixing_weights", "08_what_mixing_buys", "09_imagenet_mixer",
          "10_faster_and_bigger"]  # fmt: skip
 SHOWN = {"01_patch_embedding": ["PatchEmbedding"], "02_token_mixing": ["TokenMixing"],
-         "03_channel_mixing": ["MlpBlock"], "04_mlp_mixer": ["MixerBlock", "MlpMixer"]}  # fmt: skip
+         "03_channel_mixing": ["MlpBlock"]}  # fmt: skip
+SHORT = ["MixerBlock", "MlpMixer"]  # 04 shows these two without what the package adds
 
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
@@ -163,8 +165,7 @@ def test_it_leads_to_its_neighbours(path):
 @every_notebook
 def test_cells_are_short_and_there_is_enough_to_read(path):
     lengths = [len(cell.source.splitlines()) for cell in code_cells(path)[1:]]
-    limit = 60 if path.stem == "04_mlp_mixer" else 30  # 04 shows MlpMixer whole, once
-    assert max(lengths) <= limit
+    assert max(lengths) <= 30
     assert statistics.median(lengths) <= 9
     assert 20 <= len(lengths) + 1 <= 48
     assert 800 <= len(prose(path).split()) <= 3500
@@ -248,8 +249,34 @@ def tree(source):
     return ast.dump(WithoutDocstrings().visit(ast.parse(textwrap.dedent(source))))
 
 
-@pytest.mark.parametrize("name, shown", [(name, shown) for name, parts in SHOWN.items() for shown in parts])
-def test_a_class_or_function_shown_in_a_notebook_is_the_package_s(name, shown):
+def shown_in(name, shown):
+    """The one class or function of this name in a notebook's cells, as a tree."""
     trees = [ast.parse(cell.source) for cell in code_cells(ROOT / "notebooks" / f"{name}.ipynb")]
     (found,) = [node for cell in trees for node in cell.body if getattr(node, "name", None) == shown]
-    assert tree(ast.unparse(found)) == tree(inspect.getsource(getattr(model, shown)))
+    return found
+
+
+@pytest.mark.parametrize("name, shown", [(name, shown) for name, parts in SHOWN.items() for shown in parts])
+def test_a_class_or_function_shown_in_a_notebook_is_the_package_s(name, shown):
+    assert tree(ast.unparse(shown_in(name, shown))) == tree(inspect.getsource(getattr(model, shown)))
+
+
+@pytest.mark.parametrize("name", ["mnist/7", "mnist/4", "cifar/4"])
+def test_the_short_classes_of_notebook_04_are_the_package_s_without_what_it_adds(name):
+    sources = [ast.unparse(shown_in("04_mlp_mixer", short)) for short in SHORT]
+    assert all(len(source.splitlines()) <= 20 for source in sources)
+    namespace = dict(vars(model))
+    for source in sources:
+        exec(source, namespace)
+    torch.manual_seed(0)
+    package = model.create_mixer(name)
+    torch.nn.init.normal_(package.head.weight)
+    c = package.config
+    short = namespace["MlpMixer"](c["patch_size"], package.num_tokens, c["hidden_dim"], c["tokens_mlp_dim"],
+                                  c["channels_mlp_dim"], c["num_blocks"], c["num_classes"], c["in_channels"],
+                                  c["gelu"])  # fmt: skip
+    assert not short.head.weight.any()
+    assert abs(short.stem.proj.weight.std() / package.stem.proj.weight.std() - 1) < 0.15
+    short.load_state_dict(package.state_dict())
+    images = torch.randn(2, *package.image_shape)
+    assert torch.allclose(short(images), package(images), atol=1e-5)
