@@ -18,7 +18,8 @@ def three_ways(convolution, attentions, token_mixing):
     picture, axes = figure(2, 2, (8, 7.4), alt=(
         "Four matrices of 16 by 16 weights, a row for each output position. Convolution: a few bands along the "
         "diagonal, the same numbers in each, and white elsewhere. Attention: positive everywhere, with columns that "
-        "stand out, other columns for the second image. Token mixing: red and blue everywhere, with no such order."))  # fmt: skip
+        "stand out, other columns for the second image. Token mixing: red and blue everywhere, in no such order."
+    ))  # fmt: skip
     shown = {
         "convolution, 3 x 3": convolution,
         "token mixing": token_mixing,
@@ -39,7 +40,7 @@ def three_ways(convolution, attentions, token_mixing):
 
 
 def two_groups(first, second):
-    """Maps of weights, (N, rows, columns) each: the first group, A, above the second, B; a colour scale for each map."""
+    """Maps of weights, (N, rows, columns) each: the first group, A, above the second, B; each map has its own scale."""
     maps = [*first, *second]
     titles = ["A", *[""] * (len(first) - 1), "B", *[""] * (len(second) - 1)]
     return plot_maps(maps, titles, shared_scale=False, alt=(
