@@ -205,7 +205,7 @@ EXERCISES = {
         hints=(
             "A weight costs one multiply-add each time it is used. How often is one of the token MLP's used?",
             "The token MLP has 2·S·D_S weights and runs once for each of C channels.",
-            "multiply_adds of section 8 returns both costs: divide the first by their sum. Then see what cancels.",
+            "The channel MLP has 2·C·D_C, and runs once for each of S tokens. Divide by the sum of both: what cancels?",
         ),
     ),
     "03.4": Exercise(
@@ -245,4 +245,4 @@ EXERCISES = {
     ),
 }
 
-PREDICTIONS = {"03.1": 3, "03.2": 3, "03.3": 3, "03.4": 3, "03.5": 3, "03.6": 3}
+PREDICTIONS = {"03.1": 3, "03.2": 3, "03.3": 3, "03.4": 3}
