@@ -57,7 +57,7 @@ class Report:
     """What a model did on one split of N images.
 
     ``accuracy, precision, recall, f1`` run from 0 to 1; the last three are macro averages (every class counts alike).
-    ``confusion_matrix[i, j]`` counts images of class i that were called class j. ``per_class`` has, for each class,
+    ``confusion_matrix[i, j]`` counts images of class i that were predicted as class j. ``per_class`` has, for each class,
     its ``name, precision, recall, f1, support``. ``loss`` is the mean cross-entropy in nats. ``probabilities``
     (N, num_classes) and ``labels`` (N,) are kept for what a caller may want to look at.
     """
@@ -75,7 +75,7 @@ class Report:
 
     @property
     def predictions(self):
-        """The class called for every image, (N,)."""
+        """The class predicted for every image, (N,)."""
         return self.probabilities.argmax(1)
 
     def metrics(self):
@@ -191,6 +191,6 @@ def bin_of(confidence, bins, equal_mass):
 
 
 def worst_mistakes(report, count):
-    """Indices of the wrongly called images, the most confident first."""
+    """Indices of the wrongly predicted images, the most confident first."""
     wrong = np.flatnonzero(report.predictions != report.labels)
     return wrong[np.argsort(-report.probabilities.max(1)[wrong], kind="stable")][:count]
