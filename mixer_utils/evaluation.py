@@ -57,7 +57,7 @@ class Report:
     """What a model did on one split of N images.
 
     ``accuracy, precision, recall, f1`` run from 0 to 1; the last three are macro averages (every class counts alike).
-    ``confusion_matrix[i, j]`` counts images of class i that were predicted as class j. ``per_class`` has, for each class,
+    ``confusion_matrix[i, j]`` counts images of class i predicted as class j. ``per_class`` has, for each class,
     its ``name, precision, recall, f1, support``. ``loss`` is the mean cross-entropy in nats. ``probabilities``
     (N, num_classes) and ``labels`` (N,) are kept for what a caller may want to look at.
     """
