@@ -57,7 +57,7 @@ class Report:
     """What a model did on one split of N images.
 
     ``accuracy, precision, recall, f1`` run from 0 to 1; the last three are macro averages (every class counts alike).
-    ``confusion_matrix[i, j]`` counts images of class i that were called class j. ``per_class`` has, for each class,
+    ``confusion_matrix[i, j]`` counts images of class i predicted as class j. ``per_class`` has, for each class,
     its ``name, precision, recall, f1, support``. ``loss`` is the mean cross-entropy in nats. ``probabilities``
     (N, num_classes) and ``labels`` (N,) are kept for what a caller may want to look at.
     """
@@ -75,7 +75,7 @@ class Report:
 
     @property
     def predictions(self):
-        """The class called for every image, (N,)."""
+        """The class predicted for every image, (N,)."""
         return self.probabilities.argmax(1)
 
     def metrics(self):
@@ -147,15 +147,16 @@ def report(logits, labels, class_names):
     )
 
 
-def calibration(probabilities, labels, bins=10):
+def calibration(probabilities, labels, bins=10, equal_mass=False):
     """How far confidence is from accuracy, bin by bin: Guo et al. 2017, https://arxiv.org/abs/1706.04599.
 
-    Predictions are sorted into ``bins`` equal ranges of their highest probability. Returns per bin ``confidence``,
-    ``accuracy`` (NaN where a bin is empty) and ``count``, and ``error``: the expected calibration error, 0 to 1.
+    Predictions are sorted into ``bins`` equal ranges of their highest probability; with ``equal_mass``, into as many
+    bins of equally many predictions, the least confident first. Returns per bin ``confidence``, ``accuracy`` (NaN where
+    a bin is empty) and ``count``, and ``error``: the expected calibration error, 0 to 1.
     """
     confidence = probabilities.max(1)
     right = probabilities.argmax(1) == labels
-    where = np.minimum((confidence * bins).astype(int), bins - 1)
+    where = bin_of(confidence, bins, equal_mass)
     count = np.bincount(where, minlength=bins)
     with np.errstate(invalid="ignore"):
         mean_confidence = np.bincount(where, confidence, bins) / count
@@ -164,7 +165,32 @@ def calibration(probabilities, labels, bins=10):
     return {"confidence": mean_confidence, "accuracy": accuracy, "count": count, "error": float(error)}
 
 
+def calibration_by_chance(probabilities, bins=10, equal_mass=False, draws=1000, seed=0):
+    """The calibration errors (draws,) that chance alone gives a calibrated model of the same confidences.
+
+    Each draw takes the model at its word: a prediction of confidence 0.9 is right with a chance of 0.9. Bins as in
+    ``calibration``. A finite number of images is never calibrated to the last digit: what was measured is compared with
+    these.
+    """
+    confidence = probabilities.max(1).astype(float)
+    where = bin_of(confidence, bins, equal_mass)
+    random = np.random.default_rng(seed)
+    errors = np.empty(draws)
+    for i in range(draws):
+        surplus = np.bincount(where, (random.random(len(confidence)) < confidence) - confidence, bins)
+        errors[i] = np.abs(surplus).sum() / len(confidence)
+    return errors
+
+
+def bin_of(confidence, bins, equal_mass):
+    """The bin of every prediction, (N,), from its confidence: equal ranges of it, or equally many predictions each."""
+    if not equal_mass:
+        return np.minimum((confidence * bins).astype(int), bins - 1)
+    rank = np.argsort(np.argsort(confidence, kind="stable"), kind="stable")
+    return rank * bins // len(confidence)
+
+
 def worst_mistakes(report, count):
-    """Indices of the wrongly called images, the most confident first."""
+    """Indices of the wrongly predicted images, the most confident first."""
     wrong = np.flatnonzero(report.predictions != report.labels)
     return wrong[np.argsort(-report.probabilities.max(1)[wrong], kind="stable")][:count]

@@ -1,4 +1,4 @@
-"""Optimisers: Muon for the hidden layers' matrices, AdamW for the rest."""
+"""Optimisers: Muon for the hidden layers' matrices and filters, AdamW for the rest."""
 
 import math
 
@@ -10,8 +10,9 @@ from mixer_utils.devices import gains_from_bf16
 def make_optimizers(model, recipe):
     """Muon on the matrices between the first layer and the last, AdamW on the rest; or AdamW alone.
 
-    Muon is meant for hidden layers; here the first is called ``stem``, the last ``head``. Biases and LayerNorms are not
-    decayed. On CUDA the learning rates are tensors, which a recorded step can read anew (``set_learning_rate``).
+    Muon is meant for hidden layers; here the first is called ``stem``, the last ``head``. The filters of a hidden
+    convolution count as a matrix (``is_matrix``), as in Keller Jordan's Muon. Biases and LayerNorms are not decayed.
+    On CUDA the learning rates are tensors, which a recorded step can read anew (``set_learning_rate``).
     """
     if recipe.optimizer not in ("muon", "adamw"):
         raise ValueError(f'optimizer is {recipe.optimizer!r}: it must be "muon" or "adamw".')
@@ -19,7 +20,7 @@ def make_optimizers(model, recipe):
     weights = []
     vectors = []
     for name, parameter in model.named_parameters():
-        hidden = parameter.ndim == 2 and not name.startswith(("stem", "head"))
+        hidden = is_matrix(parameter) and not name.startswith(("stem", "head"))
         if parameter.ndim < 2:
             vectors.append(parameter)
         elif hidden and recipe.optimizer == "muon":
@@ -41,6 +42,14 @@ def make_optimizers(model, recipe):
     return optimizers
 
 
+def is_matrix(parameter):
+    """Whether a parameter is one linear map: (out, in), or a convolution's filters (out, in, k, k).
+
+    Filters of a single input channel are not: a depthwise convolution has a small map of its own for every channel.
+    """
+    return parameter.ndim == 2 or (parameter.ndim == 4 and parameter.shape[1] > 1)
+
+
 def set_learning_rate(optimizers, rate):
     """Give every optimiser the learning rate of the next step."""
     for optimizer in optimizers:
@@ -57,7 +66,7 @@ class Muon(torch.optim.Optimizer):
     Keller Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. The arithmetic is torch.optim.Muon's with
     ``adjust_lr_fn="match_rms_adamw"``: updates have AdamW's usual size, and one learning rate serves both. Here all
     matrices of one shape or its transpose are worked on as one stack, which a small model's training time notices
-    (notebook 10).
+    (notebook 10). Filters (out, in, k, k) are worked on as the matrix (out, in k k).
     """
 
     def __init__(self, params, lr, momentum=0.95, weight_decay=0.0):
@@ -67,21 +76,24 @@ class Muon(torch.optim.Optimizer):
     def step(self):
         for group in self.param_groups:
             stacks = {}
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    stacks.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)
-            for (_, longer), matrices in stacks.items():
-                for matrix in matrices:
-                    if not self.state[matrix]:
-                        self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
-                gradients = [matrix.grad for matrix in matrices]
-                momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+            for weights in group["params"]:
+                if weights.grad is not None:
+                    sides = (len(weights), weights.numel() // len(weights))
+                    stacks.setdefault(tuple(sorted(sides)), []).append(weights)
+            for (_, longer), stack in stacks.items():
+                for weights in stack:
+                    if not self.state[weights]:
+                        self.state[weights]["momentum_buffer"] = torch.zeros_like(weights)
+                gradients = [weights.grad for weights in stack]
+                momenta = [self.state[weights]["momentum_buffer"] for weights in stack]
                 torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
                 ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov: one step further
-                updates = orthogonalized(torch.stack([wide(update) for update in ahead]))
+                updates = orthogonalized(torch.stack([wide(update.flatten(1)) for update in ahead]))
                 updates *= group["lr"] * (0.2 * math.sqrt(longer))
-                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_sub_([wide(matrix) for matrix in matrices], list(updates))
+                torch._foreach_mul_(stack, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_sub_(
+                    stack, [as_before(update, weights) for update, weights in zip(updates, stack, strict=True)]
+                )
 
 
 # The polynomial a x + b x^3 + c x^5 that each step applies to the singular values: Keller Jordan's coefficients, chosen
@@ -92,6 +104,11 @@ a, b, c = 3.4445, -4.7750, 2.0315
 def wide(matrix):
     """A view of a matrix that has no more rows than columns."""
     return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+
+
+def as_before(matrix, weights):
+    """A matrix from ``wide(weights.flatten(1))`` in the shape of ``weights`` again."""
+    return (matrix if len(weights) == len(matrix) else matrix.T).reshape(weights.shape)
 
 
 def orthogonalized(matrices, steps=5):

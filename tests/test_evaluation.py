@@ -10,7 +10,7 @@ from told import assert_told
 from torch import nn
 
 from mixer_utils import evaluate
-from mixer_utils.evaluation import calibration, report, worst_mistakes
+from mixer_utils.evaluation import calibration, calibration_by_chance, report, worst_mistakes
 
 # Six images of three classes. Confidence rises down the list, so that the order of mistakes can be told.
 LABELS = [0, 0, 0, 1, 1, 2]
@@ -115,6 +115,45 @@ def test_full_confidence_belongs_to_the_last_bin_and_if_right_has_no_error():
     found = calibration(np.eye(3), np.arange(3))
     assert found["count"].tolist() == [0] * 9 + [3] and found["error"] == 0
     assert calibration(np.eye(3), np.array([1, 2, 0]))["error"] == 1
+
+
+def test_calibration_in_bins_of_equally_many_by_hand():
+    shuffled = [4, 0, 5, 2, 1, 3]  # the order of the images must not matter
+    found = calibration(np.array(PROBABILITIES)[shuffled], np.array(LABELS)[shuffled], bins=3, equal_mass=True)
+    assert found["count"].tolist() == [2, 2, 2]
+    np.testing.assert_allclose(found["confidence"], [0.525, 0.70, 0.90])
+    np.testing.assert_allclose(found["accuracy"], [1, 0.5, 0.5])
+    assert found["error"] == pytest.approx((0.475 + 0.20 + 0.40) / 3)
+
+
+def test_equally_many_differ_by_one_at_most_however_many_are_as_confident():
+    probabilities = np.tile([0.9, 0.1], (11, 1))
+    found = calibration(probabilities, np.zeros(11, int), bins=4, equal_mass=True)
+    assert found["count"].tolist() == [3, 3, 3, 2]
+
+
+def test_by_chance_one_bin_has_the_mean_of_a_binomial_deviation():
+    probabilities = np.tile([0.8, 0.2], (100, 1))
+    counts = np.arange(101)
+    chances = np.array([math.comb(100, k) * 0.8**k * 0.2 ** (100 - k) for k in counts])
+    expected = (chances * abs(counts / 100 - 0.8)).sum()
+    for equal_mass in (False, True):
+        errors = calibration_by_chance(probabilities, bins=1, equal_mass=equal_mass, draws=4000)
+        assert errors.shape == (4000,)
+        assert errors.mean() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("equal_mass", [False, True])
+def test_a_calibrated_model_lies_among_the_errors_of_chance_and_an_overconfident_one_above_all(equal_mass):
+    random = np.random.default_rng(1)
+    confidence = random.uniform(0.5, 1, 2000)
+    probabilities = np.stack([confidence, 1 - confidence], 1)
+    by_chance = calibration_by_chance(probabilities, equal_mass=equal_mass, draws=200)
+    calibrated = (random.random(2000) > confidence).astype(int)
+    overconfident = (random.random(2000) > confidence - 0.1).astype(int)
+    low, high = np.quantile(by_chance, [0.005, 0.995])
+    assert low < calibration(probabilities, calibrated, equal_mass=equal_mass)["error"] < high
+    assert calibration(probabilities, overconfident, equal_mass=equal_mass)["error"] > 2 * by_chance.max()
 
 
 def test_the_report_carries_the_calibration_error(toy):

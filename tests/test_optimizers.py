@@ -6,7 +6,7 @@ import torch
 from told import assert_told
 from torch import nn
 
-from mixer_utils import Recipe, optimizers
+from mixer_utils import Recipe, baselines, optimizers
 from mixer_utils.optimizers import Muon, make_optimizers, orthogonalized, set_learning_rate
 
 SHAPES = [(6, 20), (20, 6), (6, 20), (9, 9), (31, 4), (1, 8), (9, 9)]  # wide, tall and square, some of one shape
@@ -98,6 +98,20 @@ def test_matrices_updated_together_end_as_if_each_were_alone(monkeypatch):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_filters_are_moved_as_the_matrix_that_they_are_laid_out_as(layout, monkeypatch):
+    compute_in(torch.float32, monkeypatch)
+    shapes = [(6, 4, 3, 3), (40, 2, 3, 3), (6, 36)]  # wide and tall once laid out, and a matrix like the first
+    filters, flat = matrices(shapes), [nn.Parameter(p.detach().flatten(1).clone()) for p in matrices(shapes)]
+    for parameter in filters[:2]:
+        parameter.data = parameter.data.to(memory_format=layout)
+    found, expected = after_steps(Muon(filters, **SETTINGS), filters), after_steps(Muon(flat, **SETTINGS), flat)
+    for a, b, shape in zip(found, expected, shapes, strict=True):
+        assert a.shape == shape
+        torch.testing.assert_close(a.flatten(1), b, rtol=0, atol=1e-6)
+    assert largest_difference(found, matrices(shapes)) > 0.05
+
+
 @pytest.mark.parametrize("shape", [(5, 40), (16, 16)])
 def test_an_update_changes_all_directions_about_equally(shape, monkeypatch):
     compute_in(torch.float32, monkeypatch)
@@ -186,6 +200,20 @@ def test_muon_gets_the_blocks_matrices_and_adamw_the_rest_without_decay_of_biase
     assert len(vectors) == 20  # 8 a block, 2 of the last LayerNorm, and the biases of stem and head
     assert groups(model, "muon") == {("Muon", 0.07): MATRICES, ("AdamW", 0.07): ends, ("AdamW", 0.0): vectors}
     assert groups(model, "adamw") == {("AdamW", 0.07): MATRICES | ends, ("AdamW", 0.0): vectors}
+
+
+def test_muon_gets_the_filters_between_the_first_layer_and_the_last():
+    model = baselines.cnn((1, 28, 28), 10, 5000)
+    vectors = {name for name, parameter in model.named_parameters() if parameter.ndim == 1}
+    filters, ends = {"conv_1.weight", "conv_2.weight"}, {"stem.weight", "head.weight"}
+    assert groups(model, "muon") == {("Muon", 0.07): filters, ("AdamW", 0.07): ends, ("AdamW", 0.0): vectors}
+    assert groups(model, "adamw") == {("AdamW", 0.07): filters | ends, ("AdamW", 0.0): vectors}
+
+
+def test_a_depthwise_convolution_and_a_table_of_positions_are_no_matrices():
+    model = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8, bias=False), nn.Conv2d(8, 6, 3, bias=False))
+    model.places = nn.Parameter(torch.zeros(1, 16, 8))
+    assert groups(model, "muon") == {("Muon", 0.07): {"1.weight"}, ("AdamW", 0.07): {"0.weight", "places"}}
 
 
 def test_a_model_of_matrices_alone_can_be_optimised():

@@ -7,7 +7,8 @@ Validation chooses, the test images are read once per seed at the end.
     python tools/measure.py full                the recipe `full`, three seeds (on a CPU one: a run is 15 minutes)
     python tools/measure.py pretrained          the same, and its first model becomes the one in mixer_utils/weights
     python tools/measure.py mixing              `mixing`, four runs: accuracy, structure of their maps; they ship
-    python tools/measure.py baselines choices   `minute` against other models, and with one choice changed
+    python tools/measure.py baselines           the Mixer of `minute` against other models, one optimiser for all
+    python tools/measure.py choices             `minute` with one choice changed
     python tools/measure.py photographs         the shipped model on digits redrawn as people's pictures, of every kind
 
 What was measured on a GPU lies in files called NAME-gpu.json, but for baselines and choices, which say so inside.
@@ -32,8 +33,9 @@ from mixer_utils.checkpoints import PRETRAINED, read_tensors, write_tensors
 from mixer_utils.data import DataError, read_image
 from mixer_utils.evaluation import predict_logits
 from mixer_utils.model import count_parameters
+from mixer_utils.optimizers import Muon, make_optimizers
 from mixer_utils.snapshots import RECORDED_RUN
-from mixer_utils.training import mixer_for
+from mixer_utils.training import TrainingError, mixer_for
 from mixer_utils.widgets import untrained
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -42,7 +44,6 @@ MIXING_MODELS = {  # of each data set, of seeds 0, 1, 2: an hour of two cores in
     "mnist": ["mnist-14x14", "mnist-14x14-seed-1", "mnist-14x14-seed-2"],
     "fashion-mnist": ["fashion-mnist-14x14"],
 }
-RATES = [3e-3, 6e-3, 1.2e-2, 2.4e-2, 4.8e-2]
 GPU = torch.cuda.is_available()
 
 
@@ -199,17 +200,81 @@ def compare(variants, data, seeds):
 
 
 def measure_baselines():
-    """The Mixer of `minute` against a linear model, an MLP and a CNN with as many parameters, by the same recipe."""
-    data, recipe = load_dataset("mnist"), RECIPES["minute"]
+    """The Mixer of `minute` beside a linear model, an MLP and a CNN with as many parameters: one optimiser for all.
+
+    ``models``: AdamW for every parameter of every model. ``with_muon``: Muon on the matrices and filters between the
+    first layer and the last, for the three that have some. Three epochs; every model at rates that lie on both sides of
+    its best one. Half an hour on two cores.
+    """
+    data = load_dataset("mnist")
+    recipe = dataclasses.replace(RECIPES["minute"], optimizer="adamw", epochs=3)
     shape, classes = data.image_shape, len(data.class_names)
     budget = count_parameters(mixer_for(recipe, data))
-    variants = {
-        "linear": (recipe, lambda: baselines.linear(shape, classes), RATES),
-        "MLP": (recipe, lambda: baselines.mlp(shape, classes, budget), RATES),
-        "CNN": (recipe, lambda: baselines.cnn(shape, classes, budget), RATES),
-        "Mixer": (recipe, lambda: mixer_for(recipe, data), [recipe.learning_rate]),
+    builders = {
+        "linear": lambda: baselines.linear(shape, classes),
+        "MLP": lambda: baselines.mlp(shape, classes, budget),
+        "CNN": lambda: baselines.cnn(shape, classes, budget),
+        "Mixer": lambda: mixer_for(recipe, data),
     }
-    save("baselines", {"seeds": SEEDS, "recipe": dataclasses.asdict(recipe), "models": compare(variants, data, SEEDS)})
+    seeds = SEEDS[:3]
+    models = {name: at_its_best_rate(name, recipe, make, data, seeds) for name, make in builders.items()}
+    muon = dataclasses.replace(recipe, optimizer="muon")
+    hidden = {name: make for name, make in builders.items() if name != "linear"}
+    with_muon = {name: at_its_best_rate(name, muon, make, data, seeds) for name, make in hidden.items()}
+    save("baselines", {"seeds": seeds, "recipe": dataclasses.asdict(recipe), "models": models, "with_muon": with_muon})
+
+
+def at_its_best_rate(name, recipe, make_model, data, seeds):
+    """Every seed at every rate; the mean validation accuracy chooses the rate, and only its models read test images."""
+    models, accuracies = {}, {}
+
+    def mean_accuracy(rate):
+        models[rate], accuracies[rate] = [], []
+        for seed in seeds:
+            torch.manual_seed(seed)
+            try:
+                model, history = train(dataclasses.replace(recipe, learning_rate=rate), data=data, model=make_model(),
+                                       seed=seed, progress=False)  # fmt: skip
+                models[rate].append(model)
+                accuracies[rate].append(history.epochs["validation_accuracy"][-1])
+            except TrainingError:  # the loss is no longer a number: the rate is too high
+                accuracies[rate].append(0.0)
+        mean = statistics.mean(accuracies[rate])
+        print(f"{name}, {recipe.optimizer}, {rate:g}: validation {mean:.2%}", flush=True)
+        return mean
+
+    tried = bracketed(mean_accuracy, [4e-3, 8e-3, 1.6e-2])
+    rate = max(tried, key=tried.get)
+    runs = [
+        {"seed": seed, "validation_accuracy": accuracy, "accuracy": evaluate(model, data).accuracy}
+        for seed, accuracy, model in zip(seeds, accuracies[rate], models[rate], strict=True)
+    ]
+    columns = {key: [run[key] for run in runs] for key in ("validation_accuracy", "accuracy")}
+    print(f"{name}, {recipe.optimizer}: test {statistics.mean(columns['accuracy']):.2%} at {rate:g}", flush=True)
+    muon = [maker for maker in make_optimizers(models[rate][0], recipe) if isinstance(maker, Muon)]
+    moved = sum(weights.numel() for maker in muon for group in maker.param_groups for weights in group["params"])
+    return {
+        "learning_rate": rate,
+        "validation_accuracy_by_rate": tried,
+        "num_parameters": count_parameters(models[rate][0]),
+        "share_moved_by_muon": moved / count_parameters(models[rate][0]),
+        "summary": summaries(columns),
+        "runs": runs,
+    }
+
+
+def bracketed(measure, rates):
+    """{rate: measure(rate)}, by rate: of ``rates``, then halved or doubled until the best has worse ones on both sides.
+
+    Of two that are equally good the higher rate counts as the better one.
+    """
+    tried = {rate: measure(rate) for rate in sorted(rates)}
+    while True:
+        best = max(tried, key=lambda rate: (tried[rate], rate))
+        if min(tried) < best < max(tried):
+            return dict(sorted(tried.items()))
+        beyond = best / 2 if best == min(tried) else best * 2
+        tried[beyond] = measure(beyond)
 
 
 def choices():
