@@ -70,7 +70,7 @@ def optimizers(trials, sprints):
     left.set(xlabel="learning rate", ylabel="validation loss at the end (nats)", xscale="log", yscale="log")
     left.set_ylim(top=3)
     right.set(xlabel="step", ylabel="training loss (mean of ten steps)", yscale="log")
-    right.legend(fontsize=9)
+    left.legend(fontsize=8), right.legend(fontsize=9)
     left.grid(alpha=0.25), right.grid(alpha=0.25)
     return picture
 
