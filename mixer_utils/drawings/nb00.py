@@ -50,7 +50,7 @@ def covered(image, lost, worst, P):
     left.axis("off"), middle.axis("off")
     right.hist(worst, bins=np.linspace(0, 1, 21), color=BLUE)
     right.axvline(median, color=ORANGE, label="median")
-    right.axvspan(low, high, color=ORANGE, alpha=0.2, label="middle half")
+    right.axvspan(low, high, color=ORANGE, alpha=0.25, zorder=0, label="middle half")
     right.set(xlabel="lost with the worst patch", ylabel="images")
     right.legend(fontsize=9)
     return picture
