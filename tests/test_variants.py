@@ -12,6 +12,7 @@ import torch
 from benchmarks import variants
 from benchmarks.variants import NETWORKS, Grouped, Untied, bracketed, mixer
 from mixer_utils import load_dataset
+from mixer_utils.drawings import nb08
 from mixer_utils.model import count_parameters
 
 ROOT = Path(__file__).parent.parent
@@ -162,3 +163,16 @@ def test_a_long_run_is_trained_by_the_notebook_s_loop_from_its_seed(measure, tmp
     variants.fit(model, data.normalize(training.images), training.labels, network["learning_rate"], 3, steps, 32)
     reached = variants.accuracy(model, data.normalize(validation.images), validation.labels)
     assert reached == pytest.approx(network["runs"][0]["validation_accuracy"], abs=0.01)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_the_figure_shows_every_network_once_and_the_long_run_where_there_is_one(long):
+    accuracies = {name: [0.9 + k / 200, 0.91 + k / 200] for k, name in enumerate(NETWORKS)}
+    picture = nb08.mistakes(accuracies, accuracies if long else {})
+    assert len(picture.axes) == 1 + long and ("eight epochs" in picture.alt) == long
+    assert [label.get_text() for label in picture.axes[0].get_yticklabels()] == list(NETWORKS)
+    for ax in picture.axes:
+        drawn = sorted((line.get_ydata()[0], list(line.get_xdata())) for line in ax.lines)
+        wrong = [[100 * (1 - value) for value in values] for values in accuracies.values()]
+        assert [y for y, _ in drawn] == list(range(len(NETWORKS)))
+        assert [x for _, x in drawn] == [pytest.approx(values) for values in wrong]
