@@ -27,7 +27,7 @@ SHORTER = {
     "for name in list(measured) * 3:": "for name in list(measured):",
     '"epochs=4"': '"epochs=1"',
     'seeds = (0, 1, 2) if how == "whole" else (3, 4, 5)': "seeds = (0,)",
-    "steps=3 * STEPS, batch_size=64": "steps=STEPS, batch_size=64",
+    "steps=2 * STEPS, batch_size=64": "steps=STEPS, batch_size=64",
 }
 
 # Run before the first cell: shorten training, and keep every picture that is made, with the number of its cell.

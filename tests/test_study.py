@@ -26,12 +26,6 @@ def test_all_networks_have_one_size(study):
     assert all(0.9 * mixer < other <= mixer for other in others)
 
 
-@pytest.mark.parametrize("peak, tried", [(4, [1, 2, 4, 8]), (16, [1, 2, 4, 8, 16, 32]), (0.5, [0.25, 0.5, 1, 2, 4, 8])])
-def test_a_grid_grows_until_the_best_rate_is_not_at_its_end(study, peak, tried):
-    best, found = study.bracketed((1, 2, 4, 8), lambda rate: -abs(rate - peak))
-    assert best == peak and list(found) == tried
-
-
 @pytest.mark.parametrize("cure", ["plain", "all three"])
 def test_a_run_learns_and_is_the_same_again(study, cure, few_digits):
     training, validation = hold_out(few_digits.train, 60)

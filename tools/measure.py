@@ -2,22 +2,26 @@
 
 Validation chooses, the test images are read once per seed at the end.
 
-    python tools/measure.py                     everything: two hours on two cores, six minutes on a large GPU
+    python tools/measure.py                     everything: three hours and a half on two cores
     python tools/measure.py quick minute        these recipes, five seeds each
     python tools/measure.py full                the recipe `full`, three seeds (on a CPU one: a run is 15 minutes)
     python tools/measure.py pretrained          the same, and its first model becomes the one in mixer_utils/weights
     python tools/measure.py mixing              `mixing`, four runs: accuracy, structure of their maps; they ship
     python tools/measure.py baselines           the Mixer of `minute` against other models, one optimiser for all
     python tools/measure.py choices             `minute` with one choice changed
+    python tools/measure.py variants            notebook 08's networks for eight epochs: 80 minutes, resumable
     python tools/measure.py photographs         the shipped model on digits redrawn as people's pictures, of every kind
 
-What was measured on a GPU lies in files called NAME-gpu.json, but for baselines and choices, which say so inside.
+What was measured on a GPU lies in files called NAME-gpu.json, but for baselines, choices and variants, which say so
+inside.
 """
 
 import dataclasses
+import json
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +30,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for benchmarks/, which is not installed
 
 from benchmarks import drawn
+from benchmarks import variants as of_notebook_08
 from benchmarks.provenance import write_result
 from mixer_utils import RECIPES, Snapshots, baselines, evaluate, load_dataset, load_pretrained, mixing, train
 from mixer_utils.__main__ import SURE
-from mixer_utils.checkpoints import PRETRAINED, read_tensors, write_tensors
+from mixer_utils.checkpoints import PRETRAINED, read_tensors, write_atomically, write_tensors
 from mixer_utils.data import DataError, read_image
 from mixer_utils.evaluation import predict_logits
 from mixer_utils.model import count_parameters
 from mixer_utils.optimizers import Muon, make_optimizers
 from mixer_utils.snapshots import RECORDED_RUN
-from mixer_utils.training import TrainingError, mixer_for
+from mixer_utils.training import TrainingError, hold_out, mixer_for
 from mixer_utils.widgets import untrained
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -243,8 +248,7 @@ def at_its_best_rate(name, recipe, make_model, data, seeds):
         print(f"{name}, {recipe.optimizer}, {rate:g}: validation {mean:.2%}", flush=True)
         return mean
 
-    tried = bracketed(mean_accuracy, [4e-3, 8e-3, 1.6e-2])
-    rate = max(tried, key=tried.get)
+    rate, tried = of_notebook_08.bracketed(mean_accuracy, [4e-3, 8e-3, 1.6e-2])
     runs = [
         {"seed": seed, "validation_accuracy": accuracy, "accuracy": evaluate(model, data).accuracy}
         for seed, accuracy, model in zip(seeds, accuracies[rate], models[rate], strict=True)
@@ -261,20 +265,6 @@ def at_its_best_rate(name, recipe, make_model, data, seeds):
         "summary": summaries(columns),
         "runs": runs,
     }
-
-
-def bracketed(measure, rates):
-    """{rate: measure(rate)}, by rate: of ``rates``, then halved or doubled until the best has worse ones on both sides.
-
-    Of two that are equally good the higher rate counts as the better one.
-    """
-    tried = {rate: measure(rate) for rate in sorted(rates)}
-    while True:
-        best = max(tried, key=lambda rate: (tried[rate], rate))
-        if min(tried) < best < max(tried):
-            return dict(sorted(tried.items()))
-        beyond = best / 2 if best == min(tried) else best * 2
-        tried[beyond] = measure(beyond)
 
 
 def choices():
@@ -295,6 +285,59 @@ def choices():
         "choices",
         {"seeds": seeds, "recipe": dataclasses.asdict(recipe), "changed": compare(variants, data, seeds)},
     )
+
+
+def variants(data=None, epochs=8, seeds=SEEDS[:3], networks=of_notebook_08.NETWORKS, sprint=(200, 25_600),
+             batch_size=128):  # fmt: skip
+    """The networks of notebook 08, trained by its own loop for eight epochs: validation accuracies, three seeds each.
+
+    Each has the best learning rate of a bracketed grid, found in two epochs with a seed of its own; and so has the
+    notebook's sprint, ``sprint`` steps on so many images. What is done is kept in build/variants-*.json, and a run that
+    was cut goes on there; delete that file to begin again.
+    """
+    data = data or load_dataset("mnist")
+    device = torch.device("cuda" if GPU else "cpu")
+    training, validation = hold_out(data.train, min(5000, len(data.train) // 5))
+    images, labels = data.normalize(training.images).to(device), training.labels.to(device)
+    unseen, true = data.normalize(validation.images).to(device), validation.labels.to(device)
+    steps, few = len(labels) // batch_size, sprint[1]
+    path = Path(f"build/variants-{data.name}-{epochs}.json")
+    done = json.loads(path.read_text()) if path.exists() else {}
+
+    def run(name, rate, seed, steps, count=None):
+        """Train once, or recall that it was done: {"validation_accuracy", "train_seconds"}."""
+        key = f"{name}, rate {rate:g}, seed {seed}, {steps} steps, {count or 'all'} images, batches of {batch_size}"
+        if key not in done:
+            torch.manual_seed(seed)
+            model, start = networks[name]().to(device), time.perf_counter()
+            of_notebook_08.fit(model, images[:count], labels[:count], rate, seed, steps, batch_size)
+            seconds = round(time.perf_counter() - start, 2)
+            reached = of_notebook_08.accuracy(model, unseen, true)
+            done[key] = {"validation_accuracy": reached, "train_seconds": seconds}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(done, indent=1).encode())
+            print(f"{key}: {reached:.2%} in {seconds:.0f} s", flush=True)
+        return done[key]
+
+    def search(name, rates, *how):
+        """The best rate, with a seed that counts for nothing else: {"learning_rate", "validation_accuracy_by_rate"}."""
+        best, scores = of_notebook_08.bracketed(lambda rate: run(name, rate, 10, *how)["validation_accuracy"], rates)
+        return {"learning_rate": best, "validation_accuracy_by_rate": scores}
+
+    found = {}
+    for name, build in networks.items():
+        rate = search(name, [4e-3, 8e-3, 1.6e-2], min(2, epochs) * steps)
+        runs = [{"seed": seed, **run(name, rate["learning_rate"], seed, epochs * steps)} for seed in seeds]
+        columns = {key: [run[key] for run in runs] for key in ("validation_accuracy", "train_seconds")}
+        of_sprint = search(name, [8e-3, 1.6e-2, 3.2e-2], sprint[0], few)
+        found[name] = {
+            "num_parameters": count_parameters(build()), **rate, "summary": summaries(columns), "runs": runs,
+            "sprint": of_sprint,
+        }  # fmt: skip
+    save("variants", {
+        "dataset": data.name, "seeds": seeds, "epochs": epochs, "steps": epochs * steps, "batch_size": batch_size,
+        "optimizer": "AdamW, weight decay 0.05", "precision": "float32", "training_images": len(labels),
+        "validation_images": len(true), "networks": found})  # fmt: skip
 
 
 def photographs(count=200):
@@ -365,6 +408,7 @@ MEASUREMENTS = {
     "mixing": mixing_weights,
     "baselines": measure_baselines,
     "choices": choices,
+    "variants": variants,
     "photographs": photographs,
 }
 

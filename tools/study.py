@@ -20,6 +20,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.provenance import write_result
+from benchmarks.variants import bracketed
 from mixer_utils import MlpMixer, Recipe, baselines, load_dataset
 from mixer_utils.devices import autocast
 from mixer_utils.evaluation import loss_and_accuracy
@@ -168,16 +169,7 @@ def best_rate(network):
     def tried(rate):
         return keep(f"rate/{network}-{rate:g}", lambda: learn(network, MEDIUM, 0, "plain", rate))["validation"][-1][1]
 
-    return bracketed(RATES, tried)
-
-
-def bracketed(rates, tried):
-    """The best of ``rates`` by tried(rate), and {rate: what it gave}; the grid grows by 2 while its end is the best."""
-    found = {rate: tried(rate) for rate in rates}
-    while (best := max(found, key=found.get)) in (min(found), max(found)):
-        other = best * 2 if best == max(found) else best / 2
-        found[other] = tried(other)
-    return best, dict(sorted(found.items()))
+    return bracketed(tried, RATES)
 
 
 def jobs():
