@@ -67,7 +67,9 @@ def test_a_run_on_weights_in_the_authors_format_leaves_their_maps_and_numbers(to
     assert list(numbers["answers_kept"]) == ["the authors'", "torchvision's", "bytes"]
     assert numbers["answers_kept"]["the authors'"] == 1  # its own preparation
     assert [len(row) for row in numbers["examples"]] == [5, 5]
-    assert all(len(rows) == len(numbers["few_shot"]["of_each_class"]) for rows in numbers["few_shot"]["accuracy"]["pixels"])
+    assert all(
+        len(rows) == len(numbers["few_shot"]["of_each_class"]) for rows in numbers["few_shot"]["accuracy"]["pixels"]
+    )
     assert set(numbers["few_shot"]["accuracy"]) == {"trained", "untrained", "pixels"}
     assert 0 <= numbers["enlarged_answers_kept"] <= 1 and len(numbers["fine_tuned"]["trained"]) >= 1
     assert [len(numbers["structure"][name]["morans_i"]) for name in ("B/16", "by chance")] == [3, 3]
@@ -88,7 +90,7 @@ def test_a_run_on_weights_in_the_authors_format_leaves_their_maps_and_numbers(to
 
 def test_without_the_weights_nothing_is_stored_and_one_sentence_says_so(tool, tmp_path, monkeypatch):
     monkeypatch.setenv("MIXER_WEIGHTS", str(tmp_path / "nothing"))
-    loading = ("from mixer_utils.first_cell import start", "import copy", "load_pretrained(\"B/16\"")
+    loading = ("from mixer_utils.first_cell import start", "import copy", 'load_pretrained("B/16"')
     cut(monkeypatch, tool, lambda source: any(part in source for part in loading))
     earlier = tmp_path / "imagenet.json"
     earlier.write_text("{}")

@@ -1,6 +1,6 @@
 """Run the notebooks: `tutorial` makes executed copies and HTML pages in a folder, `solutions` executed copies with the
-exercises solved, `save` refreshes the saved outputs, `save-imagenet` runs notebook 09 on the authors' B/16 and keeps what
-it measured, `address` writes the repository's address into every notebook.
+exercises solved, `save` refreshes the saved outputs, `save-imagenet` runs notebook 09 on the authors' B/16 and keeps
+what it measured, `address` writes the repository's address into every notebook.
 
     python tools/notebooks.py tutorial [build]
     python tools/notebooks.py solutions [build/solutions]
@@ -157,7 +157,9 @@ def save_imagenet(results=ROOT / "results", build=ROOT / "build", prepare=""):
         running.write(notebook, build / path.name)
         found = sorted(Path(folder).iterdir())
         if not found:
-            sys.exit(f"error: B/16 could not be had, so nothing was stored: see the first outputs of {build / path.name}.")
+            sys.exit(
+                f"error: B/16 could not be had, so nothing was stored: see the first outputs of {build / path.name}."
+            )
         for file in found:
             shutil.move(file, results / file.name)
             print(f"{file.name}: stored in {results.name}/")

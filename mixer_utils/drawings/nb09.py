@@ -44,10 +44,10 @@ def as_figure_5(reads, grid):
     smoothness = [mixing.morans_i(maps, grid).mean() for maps in reads[:3]]
     said = ", ".join(f"{value:.2f}" for value in smoothness)
     alt = (
-        f"Units of blocks 0, 1 and 2, each a map of {grid[0]} by {grid[1]} weights from blue to red beside the map most "
-        f"opposite to it, smooth pairs first. Moran's I of the three blocks is {said}."
+        f"Units of blocks 0, 1 and 2, each a map of {grid[0]} by {grid[1]} weights from blue to red beside the "
+        f"most opposite one, smooth pairs first. Moran's I of the three blocks is {said}."
     )
-    picture, axes = figure(1, 3, (9, 3.4), alt)
+    picture, axes = figure(1, 3, (9, 2.3), alt)
     picture.get_layout_engine().set(wspace=0.06)
     for k, ax in enumerate(axes):
         maps = reads[k][shown_units(reads[k], grid)]
@@ -59,14 +59,15 @@ def as_figure_5(reads, grid):
 
 
 def structure(measured):
-    """Moran's I and the number of patches a map covers, {network: (L, 2)}, against the block; dashed: by chance."""
+    """Moran's I and the number of patches a map covers, {network: (L, 2)}, against the block; dotted: by chance."""
     said = "; ".join(f"{name}: {', '.join(f'{i:.2f}' for i in rows[:, 0])}" for name, rows in measured.items())
     alt = f"Left Moran's I of the units' maps, block by block ({said}); right over how many patches a map is spread."
     picture, axes = figure(1, 2, (8.4, 3.1), alt)
     names = [(0, "Moran's I (0 by chance)"), (1, "patches that a map is spread over")]
     for ax, (i, name) in zip(axes, names, strict=True):
         for (label, rows), colour, marker in zip(measured.items(), COLOURS, "osD^vP", strict=False):
-            ax.plot(range(len(rows)), rows[:, i], f"{marker}-", color=colour, label=label)
+            line = ":" if label == "by chance" else "-"
+            ax.plot(range(len(rows)), rows[:, i], marker + line, color=colour, label=label)
         ax.set(xlabel="block", ylabel=name, xticks=range(len(rows)))
         ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
     axes[0].axhline(0, color=GREY, ls=":", lw=1)
@@ -90,10 +91,12 @@ def filters(weights, columns=12, most=48):
 
 def few_shot(accuracy, counts):
     """Accuracy (draws, counts) of each kind of input, against labelled images of each class; bars: one deviation."""
-    ends = "; ".join(f"{name} from {rows[:, 0].mean():.0%} to {rows[:, -1].mean():.0%}" for name, rows in accuracy.items())
+    ends = "; ".join(
+        f"{name} from {rows[:, 0].mean():.0%} to {rows[:, -1].mean():.0%}" for name, rows in accuracy.items()
+    )
     alt = f"Accuracy of a linear head against labelled images of each class, {counts[0]} to {counts[-1]}: {ends}."
     picture, ax = figure(size=(7.4, 3.8), alt=alt)
-    styles = zip(accuracy.items(), COLOURS, ("o-", "s--", "D-.", "^:"), strict=False)
+    styles = zip(accuracy.items(), COLOURS, ("o-", "s--", "D-.", "^:", "v--"), strict=False)
     for (name, rows), colour, style in styles:
         deviation = rows.std(axis=0, ddof=1)
         ax.errorbar(counts, rows.mean(axis=0), deviation, fmt=style, color=colour, capsize=3, label=name)
@@ -109,8 +112,8 @@ def few_shot(accuracy, counts):
 def enlarged_reads(W, tiles):
     """Where the enlarged W1 (K²·D_S, K²·S) is not zero; ``tiles`` has the patches' places, tile after tile."""
     alt = (
-        f"Where the new W1 of block 0, {W.shape[0]} units by {W.shape[1]} patches, is not zero. Tile after tile: blocks "
-        "along the diagonal. In row order: the same columns, in stripes."
+        f"Where the new W1 of block 0, {W.shape[0]} units by {W.shape[1]} patches, is not zero. Tile after tile: "
+        "blocks along the diagonal. In row order: the same columns, in stripes."
     )
     picture, axes = figure(1, 2, (8, 4.2), alt)
     panels = [(W[:, tiles], "patches tile after tile, as in the paper"), (W, "patches in row order, as in the code")]

@@ -5,7 +5,7 @@ import torch
 from mixer_utils.plotting import BLUE, GREY, ORANGE, figure
 
 
-def bars(times, alt, gain=True):
+def bars(times, alt, gain=True, unit="median milliseconds"):
     """A bar for each time {name: seconds}, with its gain over the first, or its share (False), or neither (None)."""
     picture, ax = figure(size=(7.2, 0.7 + 0.4 * len(times)), alt=alt)
     first, whole = next(iter(times.values())), sum(times.values())
@@ -18,14 +18,15 @@ def bars(times, alt, gain=True):
             note += f": {seconds / whole:.0%}"
         ax.text(1000 * seconds, row, f"  {note}", va="center", fontsize=9)
     ax.set_yticks(range(len(times)), times)
-    ax.set(xlabel="median milliseconds", ylim=(len(times) - 0.4, -0.6))
+    ax.set(xlabel=unit, ylim=(len(times) - 0.4, -0.6))
     ax.margins(x=0.3)
     return picture
 
 
 def shares(seconds):
     """Where the time of a training step goes, {kind of operator: seconds}."""
-    return bars(seconds, f"Time of a training step, a bar for each kind of operator: {', '.join(seconds)}.", gain=False)
+    alt = f"Time of a training step, a bar for each kind of operator: {', '.join(seconds)}."
+    return bars(seconds, alt, gain=False, unit="milliseconds a step, mean of ten steps")
 
 
 def roofline(peaks, bandwidth, operators, times):
@@ -46,7 +47,8 @@ def roofline(peaks, bandwidth, operators, times):
         ax.plot(flop / moved, flop / times[name] / 1e9, marker, color=BLUE, ms=8)
         ax.text(1.15 * flop / moved, flop / times[name] / 1e9, name, va="center", fontsize=9)
     ax.set(xscale="log", yscale="log", xlabel="FLOP for each byte moved", ylabel="GFLOP a second")
-    ax.set_ylim(1, 2 * max(peaks.values()) / 1e9)
+    lowest = min(flop / times[name] for name, (flop, _) in operators.items())
+    ax.set_ylim(0.6 * lowest / 1e9, 2 * max(peaks.values()) / 1e9)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter("{x:,g}")
     ax.set_title(f"slanted roof: {bandwidth / 1e9:.0f} GB a second of memory", fontsize=10, loc="left")
@@ -79,7 +81,7 @@ def processes(one, two):
 
 
 def bigger(rows):
-    """Test error against parameters and against the work of training; rows {recipe: (parameters, TFLOP, accuracies)}."""
+    """Test error against parameters and against the work of training; {recipe: (parameters, TFLOP, accuracies)}."""
     said = "; ".join(f"{name} {100 * (1 - sum(a) / len(a)):.2f} %" for name, (_, _, a) in rows.items())
     alt = f"Test error against parameters and against the work of the whole training, on logarithmic axes: {said}."
     picture, axes = figure(1, 2, (8.4, 3.2), alt, sharey=True)
@@ -105,7 +107,8 @@ def gains(measured):
     for row, gained in enumerate(measured.values()):
         ax.plot([1, gained], [row, row], color=GREY, lw=1)
         ax.plot(gained, row, "o", color=BLUE, ms=8)
-        ax.text(gained, row, f"   {gained:.2f}", va="center", fontsize=9)
+        side = "left" if gained >= 1 else "right"
+        ax.text(gained, row, f"   {gained:.2f}   ", va="center", ha=side, fontsize=9)
     ax.axvline(1, color=GREY, lw=1, ls=":")
     ax.set_yticks(range(len(measured)), measured)
     ax.set(xlabel="times as fast (a whole training step)", ylim=(len(measured) - 0.5, -0.5))
