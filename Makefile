@@ -9,7 +9,7 @@ endif
 READY := $(VENV)/.installed
 BENCH := $(VENV)/.bench-installed
 
-.PHONY: tutorial test check lab site solutions figures results bench save address clean help
+.PHONY: tutorial test check lab site solutions figures results bench save save-imagenet address clean help
 
 help:
 	@echo "make tutorial   run the notebooks and write pages to build/"
@@ -20,6 +20,7 @@ help:
 	@echo "make solutions  write the notebooks with all exercises solved to build/solutions"
 	@echo "make figures    draw figures/ again"
 	@echo "make save       run the notebooks and save their outputs in place"
+	@echo "make save-imagenet   run notebook 09 on the authors' B/16 (228 MB to download) and keep what it measures"
 	@echo "make results    measure again what results/ holds (two hours; minutes on a large GPU)"
 	@echo "make bench [PARTS=\"peers loop cost gpu views busy\"]   measure speed, beside other Mixers and alone (ten minutes)"
 	@echo "make address [URL=https://github.com/you/fork]   write the repository's address into the notebooks"
@@ -62,6 +63,9 @@ figures: $(READY)
 
 save: $(READY)
 	$(BIN)/python tools/notebooks.py save
+
+save-imagenet: $(READY)
+	$(BIN)/python tools/notebooks.py save-imagenet
 
 results: $(READY)
 	$(BIN)/python tools/measure.py

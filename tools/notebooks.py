@@ -1,9 +1,11 @@
 """Run the notebooks: `tutorial` makes executed copies and HTML pages in a folder, `solutions` executed copies with the
-exercises solved, `save` refreshes the saved outputs, `address` writes the repository's address into every notebook.
+exercises solved, `save` refreshes the saved outputs, `save-imagenet` runs notebook 09 on the authors' B/16 and keeps
+what it measured, `address` writes the repository's address into every notebook.
 
     python tools/notebooks.py tutorial [build]
     python tools/notebooks.py solutions [build/solutions]
     python tools/notebooks.py save [notebooks/05_training.ipynb ...]
+    python tools/notebooks.py save-imagenet
     python tools/notebooks.py address [https://github.com/someone/fork]
 """
 
@@ -12,7 +14,9 @@ import inspect
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -94,6 +98,71 @@ def off(notebook, name):
         f"it says {seconds} s where results/minute.json has {measured:.0f} s, more than {MOST_OFF} times off: close "
         "other programs and save it again, or measure again what results/ holds."
     )
+
+
+# Run behind notebook 09's own cells: what is kept of a run on the authors' weights, in the folder FOLDER.
+KEEP = """
+import datetime, json, pathlib, platform
+from mixer_utils.checkpoints import write_tensors
+from mixer_utils.devices import device_name
+
+if trained_on == "ImageNet":
+    (name,) = networks
+    numbers = {
+        "command": "make save-imagenet",
+        "date": datetime.date.today().isoformat(),
+        "device": device_name(device),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "model": {"name": name, "weights": "imagenet1k", "num_parameters": count_parameters(model), **model.config},
+        "examples": [[class_names[i] for i in row] for row in example_logits.topk(5).indices],
+        "answers_kept": {form: shares[name] for form, shares in kept.items()},
+        "blocks_add_times": ratios,
+        "structure": {
+            which: {"morans_i": rows[:, 0].round(4).tolist(), "patches": rows[:, 1].round(2).tolist()}
+            for which, rows in structure.items()
+        },
+        "few_shot": {
+            "dataset": other.name, "images": len(clothes), "of_each_class": counts,
+            "accuracy": {kind: rows.round(4).tolist() for kind, rows in accuracy.items()},
+        },
+        "fine_tuned": tuned,
+        "enlarged_answers_kept": unmoved,
+    }
+    maps = {}
+    for k, block in enumerate(reads[name][:3]):
+        units = draw.shown_units(block, grid)
+        maps |= {f"block_{k}.reads": torch.from_numpy(block[units]).half(), f"block_{k}.units": torch.from_numpy(units)}
+    folder = pathlib.Path(FOLDER)
+    (folder / "imagenet.json").write_text(json.dumps(numbers, indent=1) + "\\n", encoding="utf-8")
+    write_tensors(folder / "imagenet-maps.safetensors", maps, {"grid": list(grid), **numbers["model"]})
+"""
+
+
+def save_imagenet(results=ROOT / "results", build=ROOT / "build", prepare=""):
+    """Run notebook 09 on the authors' B/16, into ``build``, and keep its numbers and the maps it drew in ``results``.
+
+    Nothing there is touched where the weights cannot be had. ``prepare`` is code that is run behind the first cell.
+    """
+    (path,) = (path for path in NOTEBOOKS if path.stem.startswith("09"))
+    build.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def change(notebook):
+            first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+            first.source += f"\n{prepare}"
+            notebook.cells.append(nbformat.v4.new_code_cell(KEEP.replace("FOLDER", repr(folder))))
+
+        notebook = execute(path, change)
+        del notebook.cells[-1]
+        running.write(notebook, build / path.name)
+        found = sorted(Path(folder).iterdir())
+        if not found:
+            sys.exit(
+                f"error: B/16 could not be had, so nothing was stored: see the first outputs of {build / path.name}."
+            )
+        for file in found:
+            shutil.move(file, results / file.name)
+            print(f"{file.name}: stored in {results.name}/")
 
 
 def tutorial(build=ROOT / "build"):
@@ -225,7 +294,7 @@ def address(url):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["tutorial", "solutions", "save", "address"])
+    parser.add_argument("what", choices=["tutorial", "solutions", "save", "save-imagenet", "address"])
     parser.add_argument("arguments", nargs="*", help="a folder, notebooks to save, or the new address")
     options = parser.parse_args()
     if options.what in ("tutorial", "solutions"):
@@ -233,6 +302,8 @@ def main():
         sys.exit(make(*map(Path, options.arguments[:1])))
     elif options.what == "save":
         save([Path(path).resolve() for path in options.arguments] or NOTEBOOKS)
+    elif options.what == "save-imagenet":
+        save_imagenet()
     else:
         address(*options.arguments or [None])
 
