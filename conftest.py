@@ -3,6 +3,7 @@
 What takes long starts first, so that neither of two processes has much left to do when the other one is through.
 """
 
+import contextlib
 import os
 
 import pytest
@@ -39,6 +40,8 @@ def pytest_sessionstart(session):
     except DataError as error:
         # Unlike pytest.exit, this leaves the sentence alone on the screen; pytest's exit status is then 4.
         raise pytest.UsageError(str(error)) from None
+    with contextlib.suppress(DataError):  # two notebooks show something else without it
+        load_dataset("fashion-mnist")
     os.environ["MIXER_DOWNLOAD"] = "0"  # all that tests and notebooks need is there
 
 

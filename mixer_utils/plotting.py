@@ -155,18 +155,18 @@ def plot_history(history, title=""):
 
 
 def plot_confusion_matrix(matrix, class_names, size=(4.9, 4.8)):
-    """Counts, true class down, called class across. Colours show the mistakes alone: the diagonal would drown them."""
+    """Counts, true class down, predicted across. Colours show the mistakes alone: the diagonal would drown them."""
     matrix = np.asarray(matrix)
     mistakes = matrix * ~np.eye(len(matrix), dtype=bool)
     i, j = np.unravel_index(mistakes.argmax(), mistakes.shape)
-    most = f"; the most frequent mistake is {class_names[i]} called {class_names[j]}, {mistakes[i, j]} times"
+    most = f"; the most frequent mistake is {class_names[i]} predicted as {class_names[j]}, {mistakes[i, j]} times"
     picture, ax = figure(size=size, alt=(
-        f"Confusion matrix of {matrix.sum():,} images, {mistakes.sum()} of them called wrongly"
+        f"Confusion matrix of {matrix.sum():,} images, {mistakes.sum()} of them predicted wrongly"
         f"{most if mistakes.any() else ''}."))  # fmt: skip
     sns.heatmap(mistakes, ax=ax, annot=matrix, fmt="d", cmap=COUNTED, square=True, linewidths=0.5,
                 vmax=1.5 * max(1, mistakes.max()), annot_kws={"fontsize": 9}, cbar=False,
                 xticklabels=class_names, yticklabels=class_names)  # fmt: skip
-    ax.set(xlabel="called", ylabel="true class")
+    ax.set(xlabel="predicted class", ylabel="true class")
     ax.tick_params(axis="y", rotation=0)
     return picture
 

@@ -194,14 +194,14 @@ def test_a_confusion_matrix_shows_every_count_and_colours_the_mistakes():
     np.testing.assert_array_equal(colours, [[0, 3, 0], [7, 0, 41], [2, 0, 0]])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["cat", "dog", "owl"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["cat", "dog", "owl"]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("called", "true class")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
 
 
 def test_the_alt_text_of_a_confusion_matrix_counts_the_mistakes():
     alt = plot_confusion_matrix(MATRIX.tolist(), ["cat", "dog", "owl"]).alt
-    assert "2,028 images" in alt and "53 of them called wrongly" in alt and "dog called owl, 41 times" in alt
+    assert "2,028 images" in alt and "53 of them predicted wrongly" in alt and "dog predicted as owl, 41 times" in alt
     alt = plot_confusion_matrix(np.diag([3, 4]), ["cat", "dog"]).alt
-    assert alt == "Confusion matrix of 7 images, 0 of them called wrongly."
+    assert alt == "Confusion matrix of 7 images, 0 of them predicted wrongly."
 
 
 PER_CLASS = [

@@ -117,6 +117,15 @@ def test_the_notes_for_teachers_name_exercises_and_predictions_that_exist():
     assert set(re.findall(r"\d\d\.\d", TEACHING)) <= predictions | set(NUMBERS)
 
 
+def test_a_prediction_stands_in_the_section_that_the_notes_for_teachers_name():
+    named = re.findall(r"(\d\d), section (\d+), prediction (\d\d\.\d)", TEACHING)
+    assert len(named) >= 5
+    for notebook, section, number in named:
+        text = "\n".join(cell.source for cell in cells(notebook))
+        inside = re.split(rf"^## {section}\b", text, flags=re.MULTILINE)[1]
+        assert f'ex.predict("{number}"' in re.split(r"^## ", inside, flags=re.MULTILINE)[0], number
+
+
 def test_solving_a_notebook_changes_its_stubs_and_nothing_else():
     notebook = read("02")
     before = read("02")

@@ -214,13 +214,11 @@ EXERCISES = {
                     compared(run, seeds)[1],
                 ]
             ),
-            "this spread is unpaired, though both share the seeds: subtract seed by seed, take the spread of that": (
-                unpaired
-            ),
-            "this is the spread over the seeds: divide by the root of their number to get the mean's standard error": (
+            "this is unpaired, though both share the seeds: subtract seed by seed, then take the deviation": (unpaired),
+            "this is the standard deviation over seeds: divide by the root of their number for the standard error": (
                 lambda run, seeds: [compared(run, seeds)[0], compared(run, seeds)[1] * math.sqrt(len(seeds))]
             ),
-            "the spread was divided by the number of seeds: divide by its square root": (
+            "the standard deviation was divided by the number of seeds: divide by its square root": (
                 lambda run, seeds: [compared(run, seeds)[0], compared(run, seeds)[1] / math.sqrt(len(seeds))]
             ),
             "this variance divides by n: with few seeds that is too small, divide by n - 1": (

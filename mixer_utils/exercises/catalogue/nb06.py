@@ -188,7 +188,7 @@ EXERCISES = {
             "that is the recall of every class: take entry k": lambda matrix, k: matrix.diagonal() / matrix.sum(axis=1),
         },
         hints=(
-            "of the images that are of class k, how many were called k?",
+            "of the images that are of class k, how many were predicted as k?",
             "the images that are of class k stand in row k: matrix[k]",
             "divide the entry on the diagonal by the sum of that row",
         ),
@@ -277,10 +277,10 @@ EXERCISES = {
             "the root is missing: the second number is the variance of the mean, its root is the standard error": (
                 lambda a, b, splits: [compare(a, b, splits)[0], compare(a, b, splits)[1] ** 2]
             ),
-            "that is the spread of single images: for the error of their mean divide it by the root of N": (
+            "that is the standard deviation of single images: for the error of their mean divide it by the root of N": (
                 lambda a, b, splits: [one_by_one(a, b, splits).mean(), one_by_one(a, b, splits).std()]
             ),
-            "the spread was divided by N: divide it by the root of N": (
+            "the standard deviation was divided by N: divide it by the root of N": (
                 lambda a, b, splits: [
                     one_by_one(a, b, splits).mean(),
                     one_by_one(a, b, splits).std() / len(one_by_one(a, b, splits)),
