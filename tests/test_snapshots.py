@@ -272,7 +272,7 @@ def test_another_model_than_a_mixer_is_refused_before_it_is_trained(run):
 
 def test_the_shipped_run_is_today_s_recipe_and_stays_small():
     recorded = load_recorded_run()
-    assert recorded.about["recipe"] == vars(RECIPES["mixing"])
+    assert Recipe(**recorded.about["recipe"]) == RECIPES["mixing"]
     assert (recorded.about["seed"], recorded.about["dataset"], recorded.grid) == (0, "mnist", (14, 14))
     assert RECORDED_RUN.stat().st_size <= 2e6
 
