@@ -63,7 +63,8 @@ def seed_draws(seed, device):
 def autocast(device):
     """bfloat16 for the matrix products where the processor has instructions for it; float32 elsewhere.
 
-    Weights, LayerNorms, losses and optimisers stay in float32. bfloat16 has float32's range, so losses need no scaling.
+    Weights, losses and optimisers stay in float32; so do LayerNorms on a GPU, while on a CPU what passes between layers
+    is bfloat16 (notebook 05). bfloat16 has float32's range, so losses need no scaling.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=gains_from_bf16(device))
 
