@@ -280,3 +280,30 @@ def test_the_short_classes_of_notebook_04_are_the_package_s_without_what_it_adds
     short.load_state_dict(package.state_dict())
     images = torch.randn(2, *package.image_shape)
     assert torch.allclose(short(images), package(images), atol=1e-5)
+
+
+@every_notebook
+def test_the_test_images_are_read_once_at_most_and_for_a_finished_model(path):
+    names = ast.parse("\n".join(cell.source for cell in code_cells(path)))
+    measured = [
+        node
+        for node in ast.walk(names)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "evaluate" and len(node.args) == 2
+    ]
+    assert len(measured) <= 1
+    named = [
+        ast.unparse(node) for node in ast.walk(names) if isinstance(node, ast.Call | ast.Attribute | ast.Subscript)
+    ]
+    read = [text for text in named if "data.test" in text and not re.search(r"len\(data\.test\)", text)]
+    assert set(read) <= {"data.test"}  # how many there are is not secret
+
+
+@every_notebook
+def test_a_notebook_asks_for_four_predictions_at_most_and_its_shapes_have_letters(path):
+    text = "\n".join(cell.source for cell in code_cells(path))
+    assert "fmt: skip" not in text
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    assert sum(ast.unparse(call.func) == "ex.predict" for call in calls) <= 4
+    for call in calls:
+        if ast.unparse(call.func) == "check_shape":
+            assert isinstance(call.args[1], ast.Constant | ast.JoinedStr) and call.keywords, ast.unparse(call)
