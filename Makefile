@@ -21,7 +21,7 @@ help:
 	@echo "make figures    draw figures/ again"
 	@echo "make save       run the notebooks and save their outputs in place"
 	@echo "make save-imagenet   run notebook 09 on the authors' B/16 (228 MB to download) and keep what it measures"
-	@echo "make results    measure again what results/ holds (two hours; minutes on a large GPU)"
+	@echo "make results    measure again what results/ holds (over three hours; minutes on a large GPU)"
 	@echo "make bench [PARTS=\"peers loop cost gpu views busy\"]   measure speed, beside other Mixers and alone (ten minutes)"
 	@echo "make address [URL=https://github.com/you/fork]   write the repository's address into the notebooks"
 

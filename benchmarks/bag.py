@@ -16,6 +16,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 
 from benchmarks.provenance import write_result
+from benchmarks.variants import Nothing, accuracy
 from mixer_utils import create_mixer, load_dataset
 from mixer_utils.devices import gains_from_bf16
 from mixer_utils.training import hold_out
@@ -23,11 +24,6 @@ from mixer_utils.training import hold_out
 STEPS, RATE, SEEDS = (100, 400), 0.008, (0, 1, 2)
 CPU = torch.device("cpu")
 FASTER = gains_from_bf16(CPU)
-
-
-class Nothing(nn.Module):
-    def forward(self, x):
-        return torch.zeros_like(x)
 
 
 def bag_of_patches():
@@ -58,12 +54,6 @@ def trained_from(build, seed, steps, images, labels):
         optimizer.step()
         schedule.step()
     return mixer.eval()
-
-
-@torch.no_grad()
-def accuracy(mixer, images, labels):
-    predicted = torch.cat([mixer(part).argmax(dim=1) for part in images.split(1000)])
-    return (predicted == labels).double().mean().item()
 
 
 def main():

@@ -14,7 +14,18 @@ import numpy as np
 
 from mixer_utils import diagrams, load_pretrained, mixing
 from mixer_utils.checkpoints import write_atomically
-from mixer_utils.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SIGNED, figure, plot_confusion_matrix, plot_history
+from mixer_utils.plotting import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SIGNED,
+    figure,
+    montage,
+    plot_confusion_matrix,
+    plot_history,
+)
 from mixer_utils.training import History
 from mixer_utils.widgets import untrained
 
@@ -71,10 +82,8 @@ def maps_over_seeds(shown=5):
         grid = mixing.patch_grid(model)
         for ax, maps in zip(row, mixing.unit_maps(model)[:, 0].numpy(), strict=True):
             order = mixing.by_structure(maps, grid)[: len(maps) // 2 : len(maps) // 2 // shown][:shown]
-            strip = np.full((grid[0], shown * (grid[1] + 1) - 1), np.nan)
-            for i, unit in enumerate(order):
-                start = i * (grid[1] + 1)
-                strip[:, start : start + grid[1]] = maps[unit].reshape(grid) / np.abs(maps[unit]).max()
+            scaled = maps[order] / np.abs(maps[order]).max(axis=1, keepdims=True)
+            strip = montage(scaled.reshape(-1, *grid), columns=shown)
             ax.imshow(strip, cmap=SIGNED, vmin=-1, vmax=1)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)

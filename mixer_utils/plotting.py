@@ -129,6 +129,16 @@ def plot_maps(maps, titles=None, columns=12, size=0.7, shared_scale=True, alt=""
     return picture
 
 
+def montage(maps, columns):
+    """Maps (N, h, w) side by side in one array, ``columns`` to a row, with a gap of one (not a number) between them."""
+    N, h, w = maps.shape
+    sheet = np.full((-(-N // columns) * (h + 1) - 1, columns * (w + 1) - 1), np.nan)
+    for i, one in enumerate(maps):
+        row, column = divmod(i, columns)
+        sheet[row * (h + 1) : row * (h + 1) + h, column * (w + 1) : column * (w + 1) + w] = one
+    return sheet
+
+
 def plot_history(history, title=""):
     """Loss and accuracy over the epochs, on training batches (thin: every step) and on validation images."""
     steps, epochs = history.steps, history.epochs

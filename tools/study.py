@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.provenance import write_result
 from benchmarks.variants import bracketed
 from mixer_utils import MlpMixer, Recipe, baselines, load_dataset
+from mixer_utils.checkpoints import write_atomically
 from mixer_utils.devices import autocast
 from mixer_utils.evaluation import loss_and_accuracy
 from mixer_utils.model import count_parameters
@@ -46,12 +47,7 @@ CURES = {
     "all three": {"shift": 2, "flip": 0.5, "mixup": 0.4, "weight_decay": 0.5},
 }
 MEDIUM = 5000  # images for which rates are chosen and cures are compared
-PATHS = (
-    ("mnist", "fashion-mnist"),
-    ("fashion-mnist", "mnist"),
-    (None, "fashion-mnist"),
-    (None, "mnist"),
-)  # of transfer
+PATHS = (("mnist", "fashion-mnist"), ("fashion-mnist", "mnist"), (None, "fashion-mnist"), (None, "mnist"))  # transfer
 SHOTS = (10, 100, 1000)  # images of the data set that it leads to
 TUNED = 300  # steps on them
 
@@ -119,13 +115,13 @@ def parts_of(name, count, seed):
     return data, training[chosen], validation
 
 
-def learn(network, count, seed, cure, rate, steps=LOOKED_AT[-1]):
+def learn(network, count, seed, cure, rate):
     """One run on Fashion-MNIST."""
     data, training, validation = parts_of("fashion-mnist", count, seed)
     torch.manual_seed(seed)
     model = build(network, data.image_shape, len(data.class_names))
     recipe = recipe_for(rate, **CURES[cure])
-    found = curves(model, training, validation, data, recipe, steps, seed)
+    found = curves(model, training, validation, data, recipe, LOOKED_AT[-1], seed)
     return {"num_parameters": count_parameters(model), **found}
 
 
@@ -157,8 +153,7 @@ def keep(name, make):
     if not path.exists():
         found = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_text(json.dumps(found), encoding="utf-8")
-        path.with_suffix(".part").replace(path)
+        write_atomically(path, json.dumps(found).encode())
         print(name, flush=True)
     return json.loads(path.read_text(encoding="utf-8"))
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mixer_utils import mixing
-from mixer_utils.plotting import BLUE, COLOURS, GREY, ORANGE, SIGNED, as_picture, figure
+from mixer_utils.plotting import BLUE, COLOURS, GREY, ORANGE, SIGNED, as_picture, figure, montage
 
 
 def answers(images, logits, class_names):
@@ -20,16 +20,6 @@ def answers(images, logits, class_names):
         axes[1, i].set_yticks(range(5), [class_names[c][:18] for c in classes[i].flip(0)], fontsize=8)
         axes[1, i].set(xlim=(0, 1), xlabel="probability")
     return picture
-
-
-def montage(maps, columns, gap=np.nan):
-    """Maps (N, h, w) or (N, h, w, 3) side by side in one array, ``columns`` to a row, with a gap of one between."""
-    (N, h, w), colours = maps.shape[:3], maps.shape[3:]
-    sheet = np.full((-(-N // columns) * (h + 1) - 1, columns * (w + 1) - 1, *colours), gap)
-    for i, one in enumerate(maps):
-        r, c = divmod(i, columns)
-        sheet[r * (h + 1) : r * (h + 1) + h, c * (w + 1) : c * (w + 1) + w] = one
-    return sheet
 
 
 def shown_units(maps, grid, most=32):
@@ -72,20 +62,6 @@ def structure(measured):
         ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
     axes[0].axhline(0, color=GREY, ls=":", lw=1)
     axes[1].legend(fontsize=8)
-    return picture
-
-
-def filters(weights, columns=12, most=48):
-    """The strongest filters of a stem (C, channels, P, P), one after another, in grey or in colour."""
-    C, channels, P, _ = weights.shape
-    strongest = weights[np.argsort(-np.square(weights).sum(axis=(1, 2, 3)))[:most]]
-    scaled = 0.5 + strongest / np.abs(strongest).max(axis=(1, 2, 3), keepdims=True) / 2
-    kind = "grey" if channels == 1 else "colour"
-    alt = f"The {len(strongest)} strongest of {C} filters of the stem in {kind}, {P} by {P} pixels each."
-    picture, ax = figure(size=(7, 2.5), alt=alt)
-    shown = scaled[:, 0] if channels == 1 else scaled.transpose(0, 2, 3, 1)
-    ax.imshow(montage(shown, columns, gap=1.0), cmap="gray", vmin=0, vmax=1)
-    ax.axis("off")
     return picture
 
 
